@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of a run, and what is refused."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tta_bench.errors import BadInputError
+from tta_bench.spec import (
+    RunSpec,
+    canonical,
+    counter_seed,
+    digest,
+    limit_to_subset,
+    parse_severities,
+    settings_for,
+    subset_size,
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [(["5"], (5,)), (["1-5"], (1, 2, 3, 4, 5)), (["1,3", "5"], (1, 3, 5)), (["3", "3"], (3,))],
+)
+def test_severities_are_read_and_ordered(texts, expected):
+    assert parse_severities(texts) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "1-", "-", "one,two"])
+def test_unreadable_severities_are_refused(text):
+    with pytest.raises(BadInputError, match="--severity must be like"):
+        parse_severities([text])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": ()}, "--method must name"),
+        ({"datasets": ()}, "--dataset must name"),
+        ({"severities": (9,)}, "--severity must be 1 to 5, got 9"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"reset": "epoch"}, "--reset must be one of image, batch, shift, never, got 'epoch'"),
+        ({"precision": "float8"}, "--precision must be one of"),
+        ({"device": "tpu"}, "--device must be one of auto, cpu, cuda"),
+        ({"seeds": (-1,)}, "--seed must be 0 or more"),
+        ({"subset": "some-5"}, "--subset must be"),
+        ({"subset": "first-0"}, "--limit must be at least 1"),
+    ],
+)
+def test_a_spec_refuses_what_no_run_accepts(changes, sentence):
+    with pytest.raises(BadInputError, match=sentence):
+        RunSpec(**({"methods": ("source",), "datasets": ("pocket",)} | changes))
+
+
+def test_limits_and_subsets_are_one_thing():
+    assert limit_to_subset(12) == "first-12"
+    assert subset_size("first-12") == subset_size("seeded-12") == 12
+    assert subset_size("full") is None
+    with pytest.raises(BadInputError, match="--limit must be at least 1 image per shift, got 0"):
+        limit_to_subset(0)
+
+
+def test_settings_go_to_the_method_they_name():
+    settings = ["lr=1", "tent.lr=2", "apm.iterations=3"]
+    assert settings_for("tent", settings) == {"lr": "2"}
+    assert settings_for("apm", settings) == {"lr": "1", "iterations": "3"}
+    with pytest.raises(BadInputError, match="--set must be like"):
+        settings_for("tent", ["lr"])
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), max_size=5))
+def test_a_digest_ignores_the_order_of_keys(value):
+    backwards = dict(reversed(value.items()))
+    assert canonical(value) == canonical(backwards)
+    assert digest(value) == digest(backwards)
+
+
+@given(st.lists(st.text(max_size=5), min_size=2, max_size=4, unique=True))
+def test_seeds_depend_on_every_part_and_its_place(parts):
+    assert counter_seed(*parts) == counter_seed(*parts)
+    assert counter_seed(*parts) != counter_seed(*reversed(parts))
+    assert 0 <= counter_seed(*parts) < 2**63
+
+
+def test_parsing_needs_neither_torch_nor_pydantic():
+    code = "import sys, tta_bench.spec, tta_bench.cli; print([m for m in ('torch', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

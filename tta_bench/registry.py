@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names to objects through public entry-point groups; built-ins and outside packages use the same ones.
+
+Nothing is imported until its name is asked for, and a summary is read from the source text, so that listing
+costs no import of torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from tta_bench.errors import PluginError, UnknownNameError
+
+Group = Literal["methods", "datasets", "models"]
+IMPORT_FAILURES = (
+    ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError, LookupError, RuntimeError,
+    ArithmeticError, AssertionError, OSError,
+)  # fmt: skip
+"""What a module raises while it is imported when it is broken."""
+
+
+@lru_cache
+def registered(group: Group) -> Mapping[str, EntryPoint]:
+    """Return the entry points of a group by name.
+
+    Raises:
+        PluginError: If two packages claim one name for different objects.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"tta_bench.{group}"):
+        first = found.setdefault(point.name, point)
+        if first.value != point.value:
+            raise PluginError(
+                f"{group[:-1]} {point.name!r} is registered twice, by {owner(first)} ({first.value}) and by "
+                f"{owner(point)} ({point.value}); uninstall one of them or ask its author for another name"
+            )
+    return dict(sorted(found.items()))
+
+
+def owner(point: EntryPoint) -> str:
+    """Return the distribution that registered an entry point."""
+    return point.dist.name if point.dist is not None else "an unnamed package"
+
+
+def load(group: Group, name: str) -> Any:
+    """Import and return the object that a name stands for.
+
+    Raises:
+        UnknownNameError: If no package registers the name.
+        PluginError: If its module cannot be imported; the cause is chained.
+    """
+    known = registered(group)
+    if name not in known:
+        raise UnknownNameError(group[:-1], name, known, f"`tta-bench list {group}` shows all")
+    point = known[name]
+    try:
+        return point.load()
+    except IMPORT_FAILURES as error:
+        raise PluginError(
+            f"{group[:-1]} {name!r} of {owner(point)} ({point.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}; mend or uninstall that package"
+        ) from error
+
+
+def summary(point: EntryPoint) -> str:
+    """Return the first docstring line of an entry point's object, read from its source without importing it."""
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except ImportError as error:
+        return f"cannot be imported: {error}"
+    if spec is None or spec.origin is None:
+        return f"cannot be imported: no module named {point.module!r}"
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import one Python file as a module of its own, for ``--plugin FILE`` and ``validate FILE``.
+
+    Raises:
+        PluginError: If there is no such file or it cannot be imported.
+    """
+    if not path.is_file():
+        raise PluginError(f"expected a Python file, got {str(path)!r}, which does not exist; check the path")
+    name = f"tta_bench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"expected a Python file ending in .py, got {str(path)!r}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except IMPORT_FAILURES as error:
+        del sys.modules[name]
+        raise PluginError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file"
+        ) from error
+    return module
