@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the options of a run from a YAML file, with an error that names the key and the value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tta_bench.errors import BadInputError, UnknownNameError
+
+
+class Options(BaseModel):
+    """The keys of a configuration file; the same as the long options, in the plural where they repeat."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    methods: list[str] | None = None
+    datasets: list[str] | None = None
+    models: list[str] | None = None
+    corruptions: list[str] | None = None
+    severities: list[int | str] | None = None
+    limit: int | None = None
+    subset: str | None = None
+    batch_size: int | None = None
+    seeds: list[int] | None = None
+    reset: str | None = None
+    settings: list[str] | None = None
+    preset: str | None = None
+    chosen: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    pretrained: bool | None = None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the options that a YAML file gives.
+
+    Raises:
+        BadInputError: If the file is missing, is not YAML, or holds a value of the wrong type.
+        UnknownNameError: If it holds a key that is no option.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(
+            f"--config expects a YAML file, got {str(path)!r}, which does not exist"
+        ) from error
+    except yaml.YAMLError as error:
+        raise BadInputError(f"--config expects YAML, but {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BadInputError(
+            f"{path} must hold options such as 'methods: [apm]', got {type(content).__name__}"
+        )
+    for key in content:
+        if key not in Options.model_fields:
+            raise UnknownNameError(f"option in {path}", str(key), Options.model_fields)
+    try:
+        options = Options.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(f"option {where} in {path}: {first['msg']}, got {first['input']!r}") from error
+    return options.model_dump(exclude_none=True)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every reader gives: images by position, with stable ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from tta_bench.data.preprocess import Preprocess
+
+
+class ImageSource(Protocol):
+    """The images of one shift, by random access.
+
+    Attributes:
+        ids: One id per image, the same under every shift of the dataset.
+        labels: (n,) int64, indexing the dataset's class names.
+        data_hash: Changes whenever any pixel or label may have changed.
+    """
+
+    ids: Sequence[str]
+    labels: np.ndarray
+    data_hash: str
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+
+    def load(self, positions: Sequence[int], preprocess: Preprocess) -> Tensor:
+        """Return the model inputs (N, 3, H, W) uint8 of images, resized and cropped as the model expects."""

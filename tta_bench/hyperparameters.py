@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a method's name, a preset and ``--set`` values to a method with all its hyper-parameters."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from tta_bench import registry
+from tta_bench.errors import BadInputError, PluginError, UnknownNameError
+from tta_bench.method import Method
+from tta_bench.spec import digest
+
+SHARED = ("tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim")
+
+
+def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -> type[Method]:
+    """Return the class that a method name stands for.
+
+    Args:
+        name: A registered name, or one that a plug-in file brought.
+        plugins: Methods by name that were loaded from files.
+    """
+    brought = plugins or {}
+    if name not in brought and brought and name not in registry.registered("methods"):
+        raise UnknownNameError("method", name, [*registry.registered("methods"), *brought])
+    found = brought[name] if name in brought else registry.load("methods", name)
+    if not (inspect.isclass(found) and issubclass(found, Method)):
+        raise PluginError(f"method {name!r} must be a subclass of tta_bench.method.Method, got {found!r}")
+    cls: type[Method] = found
+    if "__dataclass_fields__" not in vars(cls):
+        raise PluginError(f"method {name!r} must be a frozen dataclass; put @dataclass(frozen=True) above it")
+    return cls
+
+
+def methods_in_file(path: Path) -> dict[str, type[Method]]:
+    """Return the methods that a Python file defines, by their ``name`` attribute or class name in lower case.
+
+    Raises:
+        PluginError: If the file cannot be imported or defines no method.
+    """
+    module = registry.load_file(path)
+    found = {
+        str(getattr(value, "name", key.lower())): value
+        for key, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+    }
+    if not found:
+        raise PluginError(f"{path} defines no method; expected a subclass of tta_bench.method.Method in it")
+    return found
+
+
+def create_method(
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    preset: str = "",
+    plugins: Mapping[str, type[Method]] | None = None,
+) -> Method:
+    """Return a method with its preset and its given hyper-parameters, checked against their types.
+
+    Args:
+        name: Name of the method.
+        values: Hyper-parameters; strings are read as the field's type.
+        preset: Name of a preset; its values yield to ``values``.
+        plugins: Methods by name that were loaded from files.
+
+    Raises:
+        UnknownNameError: For an unknown method, preset or hyper-parameter.
+        BadInputError: For a value of the wrong type or out of range.
+    """
+    cls = method_class(name, plugins)
+    if preset and preset not in cls.presets:
+        raise UnknownNameError(
+            f"preset of {name}", preset, cls.presets, f"`tta-bench describe {name}` shows all"
+        )
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    chosen: dict[str, Any] = dict(cls.presets[preset]) if preset else {}
+    for key, value in (values or {}).items():
+        if key not in fields:
+            hint = f"`tta-bench describe {name}` shows all"
+            raise UnknownNameError(f"hyper-parameter of {name}", key, fields, hint)
+        chosen[key] = _parsed(name, key, hints[key], value)
+    try:
+        return cls(**chosen)
+    except ValueError as error:
+        raise BadInputError(f"{name}: {error}") from error
+
+
+def _parsed(method: str, key: str, hint: Any, value: Any) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    candidates = [value]
+    if isinstance(value, str) and "," in value:
+        candidates.append([part for part in value.split(",") if part])
+    if isinstance(value, str) and value.lower() == "none":
+        candidates.append(None)
+    problems = []
+    for candidate in candidates:
+        try:
+            return adapter.validate_python(candidate)
+        except ValidationError as error:
+            problems.append(error.errors()[0]["msg"])
+    problem = problems[0][0].lower() + problems[0][1:]
+    raise BadInputError(f"hyper-parameter {key} of {method}: {problem}, got {value!r}")
+
+
+def as_dict(method: Method) -> dict[str, Any]:
+    """Return all hyper-parameters of a method, defaults included."""
+    return dataclasses.asdict(method)  # type: ignore[call-overload, no-any-return]
+
+
+def variant(method: Method) -> str:
+    """Return what differs from the method's defaults, as ``key=value,...`` in order of the names."""
+    differing = []
+    for field in dataclasses.fields(method):  # type: ignore[arg-type]
+        value = getattr(method, field.name)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if value != default:
+            differing.append(f"{field.name}={_short(value)}")
+    return ",".join(sorted(differing))
+
+
+def _short(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def source_hash(cls: type[Method]) -> str:
+    """Return the hash of the source text that a method's steps come from; the ids of its cells depend on it.
+
+    It covers the method's module, the modules of its own package that it imports, and the shared mathematics.
+    """
+    texts: dict[str, str] = {}
+    waiting = [cls.__module__]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        path = None if module is None else inspect.getsourcefile(module)
+        if name in texts or path is None:
+            continue
+        texts[name] = Path(path).read_text(encoding="utf-8")
+        package = cls.__module__.rpartition(".")[0]
+        for found in _imported(texts[name], name.rpartition(".")[0]):
+            if found in SHARED or (package and found.startswith(f"{package}.")):
+                waiting.append(found)
+    return digest(texts or cls.__qualname__, 16)
+
+
+def _imported(text: str, package: str) -> Iterator[str]:
+    """Yield the full names of what a module's text imports, as far as they may be modules."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses and scores as pure functions of logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the Shannon entropy of the softmax of each row.
+
+    Args:
+        logits: (..., K), any scale.
+
+    Returns:
+        (...) nats.
+    """
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
+    """Return the cross-entropy of each row's prediction with the softmax of target logits.
+
+    Args:
+        target: (..., K) logits; detach them where they are to be constant.
+        logits: (..., K).
+
+    Returns:
+        (...) nats.
+    """
+    return -(target.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def pseudo_label_loss(logits: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean cross-entropy of chosen rows with their own most likely class; 0 if none is chosen.
+
+    Args:
+        logits: (N, K).
+        chosen: (N,) bool.
+    """
+    each = -logits.log_softmax(-1).amax(-1)
+    return (each * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def robust_pseudo_label_loss(logits: Tensor, q: float) -> Tensor:
+    """Return the generalised cross-entropy ``(1 - p_y^q) / q`` of each row with its most likely class y.
+
+    Args:
+        logits: (..., K).
+        q: In (0, 1]; towards 0 it becomes the cross-entropy, at 1 it is bounded by 1.
+
+    Source: arXiv:1805.07836, eq. 6, with pseudo-labels as in arXiv:2104.12928.
+    """
+    return (1 - logits.softmax(-1).amax(-1) ** q) / q
+
+
+def mean_log_probabilities(logits: Tensor) -> Tensor:
+    """Return the logarithm of the mean softmax over views.
+
+    Args:
+        logits: (..., V, K).
+
+    Returns:
+        (..., K) nats, finite also where a probability underflows to 0.
+    """
+    log_p = logits.log_softmax(-1)
+    mean = log_p.logsumexp(-2) - math.log(log_p.shape[-2])
+    return mean.clamp(min=torch.finfo(logits.dtype).min)
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the mean prediction over the views of each image.
+
+    Args:
+        logits: (..., V, K).
+
+    Returns:
+        (...) nats.
+
+    Source: MEMO, arXiv:2110.09506, eq. 2.
+    """
+    log_p = mean_log_probabilities(logits)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def diversity(logits: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return the negative entropy ``sum_c m_c ln(m_c + eps)`` of the mean prediction m of a batch.
+
+    Args:
+        logits: (N, K).
+        eps: Added inside the logarithm.
+
+    Source: SHOT, arXiv:2002.08546, eq. 4.
+    """
+    mean = logits.softmax(-1).mean(0)
+    return (mean * (mean + eps).log()).sum()

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of an adaptation method: explicit state, pure steps, a card of promises.
+
+A method is a frozen dataclass of hyper-parameters. It never holds state, never sees a target label and draws
+no random number outside `Method.draw`; the runner owns state, resets, clocks, seeds and labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tta_bench.models.source import SourceModel as SourceModel
+
+State = Any
+"""A pytree whose leaves are all tensors; flags and counters are 0-d tensors."""
+
+Need = Literal[
+    "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
+    "source_replay", "reward", "stream_length",
+]  # fmt: skip
+Reset = Literal["image", "batch", "shift", "never"]
+
+
+class Inputs(NamedTuple):
+    """What one step sees; the leading axis is always N, also inside ``vmap`` (then N = 1).
+
+    Attributes:
+        images: (N, C, H, W) in [0, 1], of the source model's dtype and device.
+        views: (N, V, C, H, W), view 0 is the image; only if the card asks for views.
+        features: (N, D) raw encoder output, not normalised; only if the card needs "features".
+        view_features: (N, V, D); only if the card asks for views and needs "features".
+        draws: What `Method.draw` returned: leaves (N, ...) per image, or (...) per step.
+        source_images: (M, C, H, W) replay batch; only if the card needs "source_replay".
+        source_labels: (M,) int64 of the source split; only if the card needs "source_labels".
+    """
+
+    images: Tensor | None
+    views: Tensor | None = None
+    features: Tensor | None = None
+    view_features: Tensor | None = None
+    draws: Any = None
+    source_images: Tensor | None = None
+    source_labels: Tensor | None = None
+
+
+class SourceSplit(Protocol):
+    """Labelled images that the source model was trained on, by random access."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def batch(self, index: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return images (M, C, H, W) in [0, 1] and labels (M,) of batch ``index``, wrapping at the end."""
+
+
+class Task(NamedTuple):
+    """What `Method.init` may know of the stream.
+
+    Attributes:
+        num_classes: K, after the label mask.
+        class_names: The K names.
+        batch_size: As configured, not that of the last batch.
+        stream_length: Images in the stream; only if the card needs "stream_length".
+        source: The source split; only if the card needs it.
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    batch_size: int
+    stream_length: int | None = None
+    source: SourceSplit | None = None
+
+
+class Adapted(NamedTuple):
+    """What one step gives.
+
+    Attributes:
+        state: The state after the step.
+        logits: (N, K) if the step already predicted; then `Method.predict` is not called.
+        teacher: (N, K) scores of the model that the method distils from, on the same images, where there is
+            one; recorded beside every prediction.
+    """
+
+    state: State
+    logits: Tensor | None = None
+    teacher: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ViewPolicy:
+    """How the runner makes views of an image.
+
+    Attributes:
+        count: V, with the image itself as view 0.
+        kind: Augmentation that makes the others.
+    """
+
+    count: int
+    kind: str = "crop"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts that the harness needs before it runs a method; each flag is a promise that the checks test.
+
+    Attributes:
+        paper: Where the method is described, e.g. ``"arXiv:2006.10726"``.
+        title: Title of the paper.
+        inputs: Whether it works on images or only on features.
+        needs: What it must be given; see `Need`.
+        views: Views to make of each image.
+        output: What the scores are.
+        predicts: Which side of the update the prediction comes from.
+        reset: Default reset rule.
+        model: Default pocket model.
+        independent: Adapting N images equals adapting each alone from the same state.
+        vmappable: A step survives ``torch.func.vmap``.
+        fixed_shapes: The state keeps its structure, shapes and dtypes.
+        grows: Names of state leaves that may change along axis 0 where shapes are not fixed.
+        precision: Floating types that the method is good for.
+        draw_device: Where `Method.draw` makes its numbers.
+        chunk: Images adapted at a time under an ``image`` reset, unless the command line says otherwise.
+        idle: Hyper-parameters with which the method must predict what its source does; None: there are none.
+        parity: Golden family and method name that stand for it, e.g. ``"online/tent"``.
+        licence: SPDX identifier of this implementation.
+        notes: What a user should know before reading a number.
+    """
+
+    paper: str
+    title: str = ""
+    inputs: Literal["images", "features"] = "images"
+    needs: frozenset[Need] = frozenset()
+    views: ViewPolicy | None = None
+    output: Literal["logits", "probabilities", "votes"] = "logits"
+    predicts: Literal["before", "after", "during"] = "after"
+    reset: Reset = "shift"
+    model: str = "pocket-bn"
+    independent: bool = False
+    vmappable: bool = False
+    fixed_shapes: bool = True
+    grows: tuple[str, ...] = ()
+    precision: frozenset[str] = frozenset({"float64", "float32"})
+    draw_device: Literal["cpu", "device"] = "cpu"
+    chunk: int = 64
+    idle: tuple[tuple[str, Any], ...] | None = None
+    parity: str = ""
+    licence: str = "Apache-2.0"
+    notes: str = ""
+
+
+class Method(ABC):
+    """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`."""
+
+    card: ClassVar[Card]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        """Return the state before the first image; deterministic, and timed apart from the steps."""
+        return {}
+
+    def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
+        """Return all random numbers of one step over ``n`` images, or None.
+
+        Args:
+            source: The source model.
+            n: 1 under an ``image`` reset (one call per image, leaves (1, ...), joined by the runner); else the
+                number of images of the step.
+            generator: On the CPU, or on the model's device where the card says so; the only source of
+                randomness that a method may use.
+        """
+        return None
+
+    @abstractmethod
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        """Return the state after one step; a deterministic function that writes to none of its arguments."""
+
+    def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
+        """Return scores (N, K); by default the logits under the adapted tensors ``state["params"]``."""
+        assert inputs.images is not None
+        return source.logits(inputs.images, state.get("params"))
+
+    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the names of the tensors that the method changes in this model, for the manifest."""
+        return ()
+
+
+class ModuleMethod(Method):
+    """A method written imperatively: a module, an optimiser, ``loss.backward(); optimizer.step()``.
+
+    Every step works on a fresh copy into which the carried tensors are loaded, and hands new tensors back; so
+    resets, snapshots and resume work as for any other method. The optimiser's own tensors appear at its first
+    step, so the card must say ``fixed_shapes=False, grows=("optimizer",)``. Learning-rate schedules and other
+    state outside module and optimiser do not survive a step. Not for ``vmap``.
+    """
+
+    @abstractmethod
+    def build(self, source: SourceModel) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Return a module of one's own, e.g. from ``source.module()``, and the optimiser over its parameters."""
+
+    @abstractmethod
+    def step(self, module: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> Tensor:
+        """Adapt the module in place to images (N, C, H, W) and return logits (N, K)."""
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        """Return the tensors of the module and of the optimiser as they are built."""
+        return _snapshot(*self.build(source))
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        """Load the state into a fresh copy, take the step there, and return the new tensors."""
+        assert inputs.images is not None
+        module, optimizer = self.build(source)
+        module.load_state_dict(state["module"])
+        if state["optimizer"]:
+            groups = optimizer.state_dict()["param_groups"]
+            kept = {int(index): dict(entry) for index, entry in state["optimizer"].items()}
+            optimizer.load_state_dict({"state": copy.deepcopy(kept), "param_groups": groups})
+        with torch.enable_grad():
+            logits = self.step(module, optimizer, inputs.images)
+        return Adapted(_snapshot(module, optimizer), logits.detach())
+
+
+def _snapshot(module: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    moments = {
+        str(index): {key: torch.as_tensor(value).clone() for key, value in entry.items() if value is not None}
+        for index, entry in optimizer.state_dict()["state"].items()
+    }
+    return {"module": tensors, "optimizer": moments}

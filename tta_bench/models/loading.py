@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model's name on the command line to a source model bound to a dataset's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tta_bench import registry
+from tta_bench.errors import BadInputError, PluginError
+from tta_bench.models.source import SourceModel
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What a loader is asked for.
+
+    Attributes:
+        name: The whole name, e.g. ``"timm/resnet50.a1_in1k"``.
+        rest: The part after the family, e.g. ``"resnet50.a1_in1k"``; empty where there is none.
+        class_names: The K classes that the stream's labels index.
+        class_indices: Which of the model's own outputs stand for them, in that order; None: all, in order.
+        templates: Prompt templates with one ``{}`` each, for CLIP-like models.
+        pretrained: False gives random weights drawn from `seed`.
+        seed: Of the random weights.
+        dtype: Of the floating tensors.
+        device: Where the model lives.
+    """
+
+    name: str
+    rest: str
+    class_names: tuple[str, ...]
+    class_indices: tuple[int, ...] | None = None
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    pretrained: bool = True
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+
+def family_of(name: str) -> tuple[str, str]:
+    """Return the registered family of a model name and the rest: ``timm/resnet18`` gives (timm, resnet18)."""
+    for mark in ("/", ":"):
+        family, found, rest = name.partition(mark)
+        if found and family in registry.registered("models"):
+            return family, rest
+    return name, ""
+
+
+def load_model(
+    name: str,
+    class_names: Sequence[str],
+    *,
+    class_indices: Sequence[int] | None = None,
+    templates: Sequence[str] = ("a photo of a {}.",),
+    pretrained: bool = True,
+    seed: int = 0,
+    precision: str = "float32",
+    device: str = "cpu",
+) -> SourceModel:
+    """Load a source model by name and bind it to a class list.
+
+    Raises:
+        UnknownNameError: If no family or no model of that name is known.
+        BadInputError: If the model cannot be bound to these classes.
+    """
+    if precision not in DTYPES:
+        raise BadInputError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    family, rest = family_of(name)
+    request = ModelRequest(
+        name=name,
+        rest=rest,
+        class_names=tuple(class_names),
+        class_indices=None if class_indices is None else tuple(class_indices),
+        templates=tuple(templates),
+        pretrained=pretrained,
+        seed=seed,
+        dtype=DTYPES[precision],
+        device=device,
+    )
+    model = registry.load("models", family)(request)
+    if not isinstance(model, SourceModel):
+        raise PluginError(f"the loader of {family!r} must return a SourceModel, got {type(model).__name__}")
+    return model

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`SourceModel`: a frozen network bound to one class list, called with overridable tensors and norm rules."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from tta_bench.data.preprocess import Preprocess
+from tta_bench.models.layers import (
+    NORMS,
+    Kind,
+    LayerInfo,
+    Slot,
+    freeze,
+    install_rules,
+    list_layers,
+    own_tensors,
+    remove_rules,
+)
+from tta_bench.models.text import TextSide
+from tta_bench.norms import NormRule, running
+
+
+class Forward(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        logits: (N, K).
+        features: (N, D), what enters the classifier or the comparison with the texts; not normalised.
+        tokens: (N, L, D') of a transformer's last layer, else None.
+        stats: New running statistics by tensor name, where the rule hands them back.
+    """
+
+    logits: Tensor
+    features: Tensor
+    tokens: Tensor | None
+    stats: dict[str, Tensor]
+
+
+class Network(nn.Module):
+    """A network taken apart into an encoder and a head; loaders subclass it for each library.
+
+    ``encode`` maps normalised images (N, C, H, W) to features (N, D) and, where there are any, tokens.
+    """
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features (N, D) and tokens (N, L, D') or None."""
+        raise NotImplementedError
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K) of features (N, D)."""
+        raise NotImplementedError
+
+    def head_weight(self) -> Tensor:
+        """Return one row per class (K, D)."""
+        raise NotImplementedError
+
+    def inner(self) -> nn.Module:
+        """Return the network whose tensor names the source model shows."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor, mode: Literal["full", "encode", "head"] = "full"
+    ) -> tuple[Tensor | None, ...]:
+        """Return (logits, features, tokens), as far as the mode asks for them."""
+        if mode == "head":
+            return self.head(x), None, None
+        features, tokens = self.encode(x)
+        return (self.head(features) if mode == "full" else None), features, tokens
+
+
+class SourceModel:
+    """An immutable source model: evaluation mode, dtype and device fixed, nothing ever written in place.
+
+    Args:
+        network: The network, taken over and frozen; its BatchNorm layers are replaced.
+        name: Name on the command line.
+        kind: ``"classifier"`` or ``"clip"``.
+        class_names: The K classes that the logits stand for.
+        mean: Per-channel mean of the normalisation inside.
+        std: Per-channel deviation of the normalisation inside.
+        preprocess: The resize and crop outside.
+        text: The text side of a CLIP-like model.
+        dtype: Of all floating tensors.
+        device: Where the model lives.
+        pretrained: Whether the weights were trained; random ones are marked in every table.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        name: str,
+        kind: Literal["classifier", "clip"],
+        class_names: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        preprocess: Preprocess,
+        text: TextSide | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        pretrained: bool = True,
+    ) -> None:
+        self._slot, self._network = Slot(), network.to(device=device, dtype=dtype)
+        freeze(network)
+        install_rules(network.inner(), self._slot)
+        self._prefix = next((f"{n}." for n, m in network.named_modules() if m is network.inner() and n), "")
+        self.name, self.kind, self.class_names = name, kind, tuple(class_names)
+        self.num_classes, self.dtype, self.device = len(self.class_names), dtype, torch.device(device)
+        self.mean = torch.tensor(mean, dtype=dtype, device=device)
+        self.std = torch.tensor(std, dtype=dtype, device=device)
+        self.preprocess, self.text, self.pretrained = preprocess, text, pretrained
+        self.reward: SourceModel | None = None
+        params, buffers = own_tensors(network.inner())
+        self.params: Mapping[str, Tensor] = MappingProxyType(params)
+        self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
+        self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the model's input."""
+        return (len(self.mean), *self.preprocess.size)
+
+    @cached_property
+    def dim(self) -> int:
+        """Length D of a feature."""
+        return int(self.head_weight().shape[1])
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+        digest = hashlib.sha256()
+        tensors = {**self.params, **self.buffers}
+        if self.text is not None:
+            tensors["text.prototypes"] = self.text.prototypes()
+        for key in sorted(tensors):
+            value = tensors[key].detach().cpu().contiguous()
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @contextmanager
+    def _ruled(self, norm: NormRule) -> Iterator[dict[str, Tensor]]:
+        before = self._slot.rule, self._slot.stats
+        self._slot.rule, self._slot.stats = norm, {}
+        try:
+            yield self._slot.stats
+        finally:
+            self._slot.rule, self._slot.stats = before
+
+    def _call(self, x: Tensor, tensors: Mapping[str, Tensor] | None, mode: str) -> tuple[Tensor, ...]:
+        if not tensors:
+            called: tuple[Tensor, ...] = self._network(x, mode)
+            return called
+        named = {self._prefix + name: tensor for name, tensor in tensors.items()}
+        result: tuple[Tensor, ...] = functional_call(self._network, named, (x, mode), tie_weights=False)
+        return result
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in [0, 1] as the network sees them."""
+        return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+    def forward(
+        self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
+    ) -> Forward:
+        """Run the network on images.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            tensors: Parameters and buffers that stand in for the model's own in this call.
+            norm: Rule of the BatchNorm layers; default `norms.running`.
+        """
+        with self._ruled(norm or running()) as stats:
+            logits, features, tokens = self._call(self.normalise(x), tensors, "full")
+        return Forward(logits, features, tokens, stats)
+
+    def logits(
+        self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
+    ) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return self.forward(x, tensors, norm=norm).logits
+
+    def encode(
+        self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
+    ) -> Tensor:
+        """Return the raw features (N, D) of images (N, C, H, W) in [0, 1]."""
+        with self._ruled(norm or running()):
+            return self._call(self.normalise(x), tensors, "encode")[1]
+
+    def head(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the logits (N, K) of raw features (N, D)."""
+        return self._call(features, tensors, "head")[0]
+
+    def head_weight(self) -> Tensor:
+        """Return the classifier's rows, or the class prototypes, (K, D)."""
+        return self._network.head_weight().detach()
+
+    def module(self) -> nn.Module:
+        """Return a copy of its own for imperative methods: images (N, C, H, W) in [0, 1] to logits (N, K).
+
+        It is in evaluation mode, without gradients, and has the library's own BatchNorm layers.
+        """
+        return Imperative(copy.deepcopy(self._network), self.mean, self.std).eval()
+
+    def normalisation(self, kinds: Sequence[Kind] = NORMS, stages: slice = slice(None)) -> dict[str, Tensor]:
+        """Return the affine tensors of the normalisation layers by type and position.
+
+        Args:
+            kinds: Layer types to take.
+            stages: Stages to take, e.g. ``slice(0, -1)`` for all but the last and the final norm. A network
+                without stages (a plain chain of layers) is taken whole.
+        """
+        chosen: dict[str, Tensor] = {}
+        for layer in self.layers:
+            inside = layer.stages == 1 or layer.stage in range(layer.stages)[stages]
+            if layer.kind in kinds and inside:
+                chosen.update((name, self.params[name]) for name in layer.tensors)
+        return chosen
+
+    def weights(
+        self,
+        leaves: Sequence[str] = ("weight", "bias"),
+        under: Literal["all", "encoder", "head"] = "all",
+    ) -> dict[str, Tensor]:
+        """Return the parameters whose own name is one of ``leaves``, of the whole network or a part of it."""
+        weight = self._network.head_weight()
+        head = {n.rpartition(".")[0] for n, p in self.params.items() if p.data_ptr() == weight.data_ptr()}
+
+        def wanted(name: str) -> bool:
+            parent, _, leaf = name.rpartition(".")
+            return leaf in leaves and (under == "all" or (parent in head) == (under == "head"))
+
+        return {name: p for name, p in self.params.items() if wanted(name)}
+
+
+class Imperative(nn.Module):
+    """A network with its normalisation, free to be changed."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        remove_rules(network)
+        self.network = network
+        self.register_buffer("mean", mean.clone().view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", std.clone().view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        logits: Tensor = self.network((x - self.mean) / self.std)[0]
+        return logits
+
+
+def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D)."""
+    logits = scale * F.normalize(features, dim=-1) @ prototypes.T
+    return logits if bias is None else logits + bias
