@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A leaderboard file reads back as it was written, and every wrong value is found and named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tta_bench.errors import BadInputError
+from tta_bench.reports.csv_file import read_csv, validate_leaderboard, write_csv
+from tta_bench.reports.leaderboard import leaderboard
+from tta_bench.reports.row import DIGITS, KINDS, Row
+
+DOCS = Path(__file__).parents[2] / "docs" / "leaderboard.md"
+
+texts = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8
+)
+numbers = {
+    "fraction": st.floats(0, 1),
+    "gain": st.floats(-1, 1),
+    "ms": st.floats(0, 1e6),
+    "mib": st.floats(0, 1e6),
+    "count": st.integers(1, 10**6),
+    "flag": st.booleans(),
+    "text": texts,
+}
+
+
+@st.composite
+def rows(draw):
+    values = {
+        name: draw(numbers[kind] if kind in ("text", "flag") else st.none() | numbers[kind])
+        for name, kind in KINDS.items()
+    }
+    return Row(**values)
+
+
+@given(st.lists(rows(), max_size=3))
+def test_rows_read_back_to_the_last_digit_that_is_written(tmp_path_factory, written):
+    path = tmp_path_factory.mktemp("csv") / "leaderboard.csv"
+    write_csv(written, path)
+    again = read_csv(path)
+    assert len(again) == len(written)
+    for row, other in zip(written, again, strict=True):
+        for name, kind in KINDS.items():
+            left, right = getattr(row, name), getattr(other, name)
+            if kind in DIGITS and left is not None:
+                assert abs(left - right) <= 0.5000001 * 10 ** -DIGITS[kind]
+            else:
+                assert left == right
+    content = path.read_bytes()
+    write_csv(again, path)
+    assert path.read_bytes() == content
+
+
+@pytest.fixture
+def board(cell, make, tmp_path):
+    cell("a", spec={"method": "source"})
+    folder = cell("b", rows={"warmup": False})
+    path = tmp_path / "leaderboard.csv"
+    write_csv(leaderboard([folder]), path)
+    return path
+
+
+def test_what_the_leaderboard_writes_is_valid(board):
+    validate_leaderboard(board)
+    lines = board.read_bytes().split(b"\n")
+    assert lines[0] == ",".join(Row._fields).encode()
+    assert len(lines) == 4
+    assert lines[3] == b""
+
+
+def changed(path, name, value, row=2):
+    lines = path.read_text().split("\n")
+    fields = lines[row].split(",")
+    fields[Row._fields.index(name)] = value
+    lines[row] = ",".join(fields)
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("accuracy", "1.200000", "0.0 to 1.0"),
+        ("accuracy", "62.5", "6 digits"),
+        ("accuracy", "nan", "6 digits"),
+        ("accuracy", "", "complete"),
+        ("accuracy_low", "0.999000", "at least 0.999"),
+        ("gain", "-1.500000", "-1.0 to 1.0"),
+        ("gain_high", "-1.000000", "at least"),
+        ("ms_p50", "-1.0000", "0.0 to inf"),
+        ("ms_p95", "0.0001", "at least"),
+        ("images", "1.5", "whole number"),
+        ("images", "0", "1 to inf"),
+        ("batch_size", "-3", "whole number"),
+        ("status", "done", "complete or failed or collapsed"),
+        ("status", "failed", "complete"),
+        ("sees", "everything", "image or batch"),
+        ("demonstration", "yes", "true or false"),
+        ("method", "", "a value"),
+        ("device", "", "a value"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_row_and_column(board, name, value, words):
+    changed(board, name, value)
+    with pytest.raises(BadInputError) as caught:
+        validate_leaderboard(board)
+    message = str(caught.value)
+    assert f"{board}: row 2, column " in message
+    assert words in message
+    if words not in ("at least 0.999", "complete", "at least"):
+        assert f"column {name}:" in message
+        assert repr(value) in message
+
+
+def test_missing_extra_and_reordered_columns_are_named(board):
+    text = board.read_text()
+    for change, words in (
+        (lambda t: t.replace("accuracy,", "", 1), "column 8 should be 'accuracy', got 'accuracy_low'"),
+        (lambda t: t.replace("mixed\n", "mixed,more\n", 1), "column 'more'"),
+        (lambda _: "", "column 1 should be 'method', got 'nothing'"),
+        (lambda t: t + "a,b\n", "row 3, column (all): expected"),
+        (lambda t: t + t.split("\n")[1] + "\n", "row 3, column method: expected no repetition of row 1"),
+    ):
+        board.write_text(change(text))
+        with pytest.raises(BadInputError, match=re.escape(words)):
+            validate_leaderboard(board)
+
+
+def test_what_cannot_be_read_or_written_is_named(tmp_path):
+    with pytest.raises(BadInputError, match=r"gone\.csv should be a readable CSV"):
+        validate_leaderboard(tmp_path / "gone.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInputError, match=r"bytes\.csv should be a readable CSV"):
+        validate_leaderboard(tmp_path / "bytes.csv")
+    with pytest.raises(BadInputError, match="should be writable"):
+        write_csv([], tmp_path / "bytes.csv" / "board.csv")
+
+
+def test_a_vanishing_difference_has_no_sign(board):
+    (row, *_) = read_csv(board)
+    write_csv([row._replace(gain=-1e-9, gain_low=-1e-9, gain_high=1e-9)], board)
+    assert ",-0.000000" not in board.read_text()
+    validate_leaderboard(board)
+
+
+def test_every_column_is_explained_in_its_place():
+    explained = re.findall(r"^\| `([a-z0-9_]+)` \|", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert explained == list(Row._fields)

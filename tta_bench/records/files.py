@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files under one fsspec URL: whole files appear by rename, so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from tta_bench.errors import StoreError
+
+TEMPORARY = ".tmp-"
+"""Prefix of files that are being written; whatever carries it after a crash is ignored."""
+
+
+class Files:
+    """Read and write whole files below one URL.
+
+    Args:
+        url: A plain path, or any URL that fsspec knows (``file://``, ``memory://``, ``s3://``).
+
+    Raises:
+        StoreError: If the URL names a protocol that is unknown or whose package is not installed.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = os.fspath(url)
+        try:
+            self._fs, root = url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                f"the run folder should be a path or a URL that fsspec can open, got {self.url!r} ({error}); "
+                "give a path or install the package for that protocol"
+            ) from error
+        self._root = str(root).rstrip("/")
+
+    def path(self, name: str) -> str:
+        """Return the path of a file as the user would type it."""
+        return f"{self.url.rstrip('/')}/{name}"
+
+    def _full(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root or "/"
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the sorted names in a folder without unfinished files; empty if the folder is not there."""
+        return [name for name in self._list(folder) if not name.startswith(TEMPORARY)]
+
+    def unfinished(self, folder: str) -> list[str]:
+        """Return the names of files in a folder that a killed process left half written."""
+        return [name for name in self._list(folder) if name.startswith(TEMPORARY)]
+
+    def _list(self, folder: str) -> list[str]:
+        full = self._full(folder)
+        self._fs.invalidate_cache()
+        try:
+            entries = self._fs.ls(full, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted({str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries})
+
+    def is_file(self, name: str = "") -> bool:
+        """Return whether there is a file of that name; without a name, at the URL itself."""
+        return bool(self._fs.isfile(self._full(name)))
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a file, or None if there is no such file."""
+        try:
+            return bytes(self._fs.cat_file(self._full(name)))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file under a temporary name and rename it.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        self._write(name, lambda handle: handle.write(content))
+
+    def read_table(self, name: str, columns: list[str] | None = None, *, verify: bool = False) -> pa.Table:
+        """Read some columns of a parquet file; ``verify`` checks the checksum of every page.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            OSError: If the file is cut short or a checksum is wrong.
+            ValueError: If it is not parquet; `pyarrow.ArrowInvalid` is one.
+        """
+        with pq.ParquetFile(
+            self._full(name), filesystem=self._fs, page_checksum_verification=verify
+        ) as opened:
+            return opened.read(columns=columns)
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a parquet file with page checksums under a temporary name and rename it.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        self._write(
+            name,
+            lambda handle: pq.write_table(table, handle, compression="zstd", write_page_checksum=True),
+        )
+
+    def _write(self, name: str, fill: Callable[[IO[bytes]], object]) -> None:
+        folder, _, last = name.rpartition("/")
+        full = self._full(folder)
+        temporary = f"{full.rstrip('/')}/{TEMPORARY}{uuid.uuid4().hex}-{last}"
+        try:
+            self._fs.makedirs(full, exist_ok=True)
+            with self._fs.open(temporary, "wb") as handle:
+                fill(handle)
+            self._fs.mv(temporary, self._full(name))
+        except OSError as error:
+            raise StoreError(
+                f"{self.path(name)} should be writable and is not ({error}); "
+                "free space or choose another run folder with --output"
+            ) from error
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a file, replacing what had the new name."""
+        self._fs.mv(self._full(name), self._full(new_name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        full = self._full(name)
+        if self._fs.exists(full):
+            self._fs.rm_file(full)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all in it, if it is there."""
+        full = self._full(name)
+        if self._fs.exists(full):
+            self._fs.rm(full, recursive=True)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a cell that is being written: which are intact, and how they become one file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tta_bench.records.files import Files
+from tta_bench.records.schema import RECORD_SCHEMA
+
+RECORDS = "records.parquet"
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+
+
+class Part(NamedTuple):
+    """One intact part.
+
+    Attributes:
+        name: Name below the store.
+        rows: Rows in it.
+        last_position: Stream position of its last row.
+    """
+
+    name: str
+    rows: int
+    last_position: int
+
+
+def part_name(cell: str, index: int) -> str:
+    """Return the name of a part below the store."""
+    return f"cells/{cell}/part-{index:05d}.parquet"
+
+
+def part_names(files: Files, cell: str) -> list[str]:
+    """Return the names of all parts of a cell, intact or not, in order."""
+    found = [
+        (int(match[1]), name) for name in files.names(f"cells/{cell}") if (match := _PART.fullmatch(name))
+    ]
+    return [f"cells/{cell}/{name}" for _, name in sorted(found)]
+
+
+def inspect(files: Files, name: str) -> Part | None:
+    """Read a whole part with its checksums; None if it is absent, torn, foreign or out of order."""
+    try:
+        table = files.read_table(name, verify=True)
+    except (OSError, ValueError):  # a torn part is expected after a crash: it is computed again
+        return None
+    if not table.schema.equals(RECORD_SCHEMA) or not table.num_rows:
+        return None
+    positions = table.column("position").to_numpy()
+    if (np.diff(positions) <= 0).any():
+        return None
+    return Part(name, table.num_rows, int(positions[-1]))
+
+
+def intact_parts(files: Files, cell: str) -> list[Part]:
+    """Return the contiguous intact parts from the first on; the joined file counts as one part."""
+    joined = inspect(files, f"cells/{cell}/{RECORDS}")
+    if joined:
+        return [joined]
+    parts: list[Part] = []
+    while part := inspect(files, part_name(cell, len(parts))):
+        parts.append(part)
+    return parts
+
+
+def drop_after(files: Files, cell: str, keep: Sequence[Part]) -> None:
+    """Remove all records of a cell but the parts to keep, which end up as the first parts."""
+    for name in files.unfinished(f"cells/{cell}"):
+        files.remove(f"cells/{cell}/{name}")
+    kept = {part.name for part in keep}
+    for name in reversed(part_names(files, cell)):
+        if name not in kept:
+            files.remove(name)
+    joined = f"cells/{cell}/{RECORDS}"
+    if joined in kept:
+        files.rename(joined, part_name(cell, 0))
+    else:
+        files.remove(joined)
+
+
+def join(files: Files, cell: str, count: int) -> pa.Table:
+    """Return the first ``count`` parts of a cell as one table in position order."""
+    tables = [files.read_table(part_name(cell, index)) for index in range(count)]
+    return pa.concat_tables(tables).unify_dictionaries() if tables else RECORD_SCHEMA.empty_table()

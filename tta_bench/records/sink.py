@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store as the engine sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tta_bench.engine.ports import RowWriter, SourceScores
+from tta_bench.errors import BadInputError
+from tta_bench.records.schema import Manifest
+from tta_bench.records.store import FLUSH_SECONDS, Store
+from tta_bench.records.writer import CellWriter
+
+VARIABLE = "TTA_BENCH_FLUSH_SECONDS"
+
+
+class Sink:
+    """Keep the cells of a run in a store; satisfies `tta_bench.engine.ports.RecordStore`.
+
+    The environment variable ``TTA_BENCH_FLUSH_SECONDS`` says how often rows are made safe; default: 5.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._flush_seconds = _flush_seconds(os.environ.get(VARIABLE, str(FLUSH_SECONDS)))
+
+    def status(self, cell: str) -> str | None:
+        """Return the status of a cell, None if it was never begun."""
+        manifest = self._store.manifest(cell)
+        return None if manifest is None else manifest.status
+
+    def rows_done(self, cell: str) -> int:
+        """Return how many rows from the cell's start are safe."""
+        return self._store.rows_done(cell)
+
+    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> CellWriter:
+        """Note that a cell is running and return where its rows go."""
+        # The manifest first: a cell must say that it is running before its old records go.
+        self._store.write_manifest(Manifest.model_validate(manifest))
+        return self._store.writer(manifest["cell"], resume=resume, flush_seconds=self._flush_seconds)
+
+    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+        """Close a cell with its final manifest."""
+        assert isinstance(writer, CellWriter)
+        writer.finish(Manifest.model_validate(manifest))
+
+    def scores(self, key: str) -> SourceScores | None:
+        """Return kept source scores."""
+        table = self._store.scores(key)
+        if table is None:
+            return None
+        return SourceScores(*(table.column(name).to_numpy() for name in SourceScores._fields))
+
+    def put_scores(self, key: str, scores: SourceScores) -> None:
+        """Keep source scores."""
+        columns = {
+            "prediction": scores.prediction.astype(np.int64),
+            "confidence": scores.confidence.astype(np.float32),
+        }
+        self._store.put_scores(key, pa.table(columns))
+
+
+def _flush_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0:
+        raise BadInputError(f"{VARIABLE} must be a number of seconds, 0 or more, got {text!r}")
+    return seconds

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder: manifests, records and cached scores under one URL.
+
+Layout::
+
+    <url>/tta-bench.json                    marker with the schema version
+    <url>/cells/<cell>/manifest.json        what was run and how it ended
+    <url>/cells/<cell>/part-00000.parquet   records while running
+    <url>/cells/<cell>/records.parquet      records once finished
+    <url>/scores/<key>.parquet              source scores shared by the cells
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from tta_bench.errors import StoreError
+from tta_bench.records.files import TEMPORARY, Files
+from tta_bench.records.parse import check_version, parse_json_object, parse_manifest
+from tta_bench.records.parts import RECORDS, intact_parts
+from tta_bench.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, Manifest
+from tta_bench.records.writer import CellWriter
+
+MARKER = "tta-bench.json"
+PROBE = f"{TEMPORARY}probe"
+FLUSH_ROWS = 4096
+FLUSH_SECONDS = 5.0
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]*")
+
+
+class Store:
+    """Hold the results of runs under one URL.
+
+    Args:
+        url: A plain path or any URL that fsspec knows.
+
+    Raises:
+        StoreError: If the URL cannot be understood.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self._files = Files(url)
+
+    @property
+    def url(self) -> str:
+        """Return the URL as it was given."""
+        return self._files.url
+
+    def open(self, create: bool) -> Store:
+        """Check that the folder is ours; with ``create``, make it if needed and check that it can be written.
+
+        Returns:
+            The store itself.
+
+        Raises:
+            StoreError: If the folder is missing, foreign, of a newer schema, or cannot be written.
+        """
+        try:
+            marked = self._check_marker()
+        except OSError as error:
+            raise StoreError(
+                f"the run folder {self.url} should be readable and is not ({error}); choose another path"
+            ) from error
+        if create:
+            content = {"schema_version": SCHEMA_VERSION, "tool": "tta-bench"}
+            name = PROBE if marked else MARKER  # a probe: an old folder may be read-only by now
+            self._files.write(name, (json.dumps(content) + "\n").encode())
+            self._files.remove(PROBE)
+        elif not marked:
+            raise StoreError(
+                f"there is no run folder at {self.url}; check the path, or make one with tta-bench run"
+            )
+        return self
+
+    def _check_marker(self) -> bool:
+        if self._files.is_file():
+            raise StoreError(
+                f"the run folder {self.url} should be a folder and is a file; choose another path"
+            )
+        marker = self._files.read(MARKER)
+        if marker is not None:
+            path = self._files.path(MARKER)
+            check_version(parse_json_object(marker, path).get("schema_version"), path)
+            return True
+        names = self._files.names()
+        if names:
+            raise StoreError(
+                f"{self.url} should be empty or a run folder of tta-bench; it holds {names[0]!r} and no "
+                f"{MARKER}, so choose another folder"
+            )
+        return False
+
+    def manifest(self, cell: str) -> Manifest | None:
+        """Return the manifest of a cell, or None if the cell was never started.
+
+        Raises:
+            StoreError: If it is damaged, foreign or of a newer schema.
+        """
+        name = f"{_folder(cell)}/manifest.json"
+        content = self._files.read(name)
+        return None if content is None else parse_manifest(content, self._files.path(name))
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all started cells, sorted by cell id.
+
+        Raises:
+            StoreError: If one is damaged, foreign or of a newer schema.
+        """
+        found = (self.manifest(cell) for cell in self._files.names("cells") if _NAME.fullmatch(cell))
+        return [manifest for manifest in found if manifest is not None]
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest of a cell; a reader sees the old one or the new one, never half of it."""
+        self._files.write(f"{_folder(manifest.cell)}/manifest.json", manifest.to_json())
+
+    def rows_done(self, cell: str) -> int:
+        """Return how many records from the start of a cell are intact.
+
+        A part that is torn or missing ends the count: it and all behind it are computed again.
+        """
+        _folder(cell)
+        return sum(part.rows for part in intact_parts(self._files, cell))
+
+    def writer(
+        self,
+        cell: str,
+        *,
+        resume: bool,
+        flush_rows: int = FLUSH_ROWS,
+        flush_seconds: float = FLUSH_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> CellWriter:
+        """Return a writer behind the intact records of a cell, or, without ``resume``, for a fresh cell."""
+        _folder(cell)
+        return CellWriter(
+            self._files,
+            cell,
+            resume=resume,
+            write_manifest=self.write_manifest,
+            flush_rows=flush_rows,
+            flush_seconds=flush_seconds,
+            clock=clock,
+        )
+
+    def read(self, cell: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the records of a cell in position order.
+
+        Args:
+            cell: Cell id.
+            columns: Columns to read; all if None.
+
+        Raises:
+            StoreError: If the cell has no records or they are damaged.
+        """
+        folder = _folder(cell)
+        wanted = RECORD_SCHEMA.names if columns is None else list(columns)
+        joined = f"{folder}/{RECORDS}"
+        names = (
+            [joined]
+            if self._files.is_file(joined)
+            else [part.name for part in intact_parts(self._files, cell)]
+        )
+        if not names:
+            raise StoreError(
+                f"cell {cell} in {self.url} has no records yet; run it with tta-bench run --resume"
+            )
+        try:
+            tables = [self._files.read_table(name, wanted).select(wanted) for name in names]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"the records of cell {cell} in {self.url} are damaged ({error}); "
+                "run the cell again with --force"
+            ) from error
+        return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
+
+    def scores(self, key: str) -> pa.Table | None:
+        """Return a cached table of scores, or None if it is absent or damaged: compute it again."""
+        try:
+            return self._files.read_table(_score_file(key), verify=True)
+        except (OSError, ValueError):  # a cache: what cannot be read is made again
+            return None
+
+    def put_scores(self, key: str, table: pa.Table) -> None:
+        """Keep a table of scores under a key."""
+        self._files.write_table(_score_file(key), table)
+
+    def remove(self, cell: str) -> None:
+        """Remove a cell with all its records, if it is there."""
+        self._files.remove_folder(_folder(cell))
+
+
+def _folder(cell: str) -> str:
+    return f"cells/{_checked('cell id', cell)}"
+
+
+def _score_file(key: str) -> str:
+    return f"scores/{_checked('score key', key)}.parquet"
+
+
+def _checked(kind: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"a {kind} should be of letters, digits and ._=+- and start with neither . nor -, got {name!r}"
+        )
+    return name

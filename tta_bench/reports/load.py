@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read cells from any number of run folders into compact arrays, column by column and file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tta_bench.errors import BadInputError, StoreError
+from tta_bench.records.schema import CLOCK_COLUMNS, Manifest
+from tta_bench.records.store import Store
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_READ = (
+    "image_id",
+    "shift",
+    "label",
+    "prediction",
+    "confidence",
+    "source_prediction",
+    "teacher_prediction",
+    *CLOCK_COLUMNS,
+    "peak_mib",
+    "warmup",
+)
+
+
+class Cell(NamedTuple):
+    """A cell and where its records are."""
+
+    store: Store
+    manifest: Manifest
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Return the shifts of the stream in their order."""
+        return tuple(self.manifest.spec.get("shifts", ()))
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the run."""
+        return int(self.manifest.spec.get("seed", 0))
+
+    def fact(self, name: str) -> str:
+        """Return a fact of the spec as text, empty if it is not there."""
+        value = self.manifest.spec.get(name)
+        return "" if value is None else str(value)
+
+
+class Records(NamedTuple):
+    """Rows of one or more cells.
+
+    Attributes:
+        shifts: Names of the shifts that the codes stand for.
+        shift: (R,) code of each row's shift.
+        image: (R,) code of each row's image.
+        correct: (R,) whether the prediction is the label.
+        source_correct: (R,) the same of the source model.
+        teacher_correct: (R,) the same of the teacher, or None unless it has predictions for all rows that
+            somewhere differ from the source's.
+        confidence: (R,) of the predicted class.
+        total_ms: (R,) milliseconds per image over all parts of the step; NaN in warm-up and without clocks.
+        peak_mib: (R,) NaN where it was not probed.
+    """
+
+    shifts: tuple[str, ...]
+    shift: Integers
+    image: Integers
+    correct: Flags
+    source_correct: Flags
+    teacher_correct: Flags | None
+    confidence: Floats
+    total_ms: Floats
+    peak_mib: Floats
+
+    def of_shift(self, name: str) -> Records:
+        """Return the rows of one shift, with codes anew from 0."""
+        keep = self.shift == self.shifts.index(name)
+        teacher = self.teacher_correct
+        return Records(
+            shifts=(name,),
+            shift=np.zeros(int(keep.sum()), dtype=np.int64),
+            image=np.unique(self.image[keep], return_inverse=True)[1],
+            correct=self.correct[keep],
+            source_correct=self.source_correct[keep],
+            teacher_correct=None if teacher is None else teacher[keep],
+            confidence=self.confidence[keep],
+            total_ms=self.total_ms[keep],
+            peak_mib=self.peak_mib[keep],
+        )
+
+
+def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> list[Cell]:
+    """Return the cells in run folders, sorted by id; an id in several folders counts once.
+
+    Args:
+        folders: URLs of run folders.
+        cells: Cell ids to keep; all if None.
+
+    Raises:
+        StoreError: If a folder cannot be read, or two folders disagree about the predictions of a cell.
+        BadInputError: If a wanted cell is in no folder.
+    """
+    found: dict[str, list[Cell]] = {}
+    for url in dict.fromkeys(folders):
+        store = Store(url).open(create=False)
+        for manifest in store.manifests():
+            if cells is None or manifest.cell in cells:
+                found.setdefault(manifest.cell, []).append(Cell(store, manifest))
+    missing = sorted(set(cells or ()) - found.keys())
+    if missing:
+        raise BadInputError(f"cell {missing[0]} should be in {', '.join(folders)} and is not; check its id")
+    return [_one_of(copies) for _, copies in sorted(found.items())]
+
+
+def _one_of(copies: list[Cell]) -> Cell:
+    # The choice must not depend on the order of the folders: copies differ in their clocks.
+    complete = [cell for cell in copies if cell.manifest.status == "complete"]
+    ranked = sorted(complete or copies, key=lambda cell: (cell.manifest.started, cell.manifest.to_json()))
+    for other in ranked[1:] if complete else ():
+        _require_same_predictions(ranked[0], other)
+    return ranked[0]
+
+
+def _require_same_predictions(first: Cell, second: Cell) -> None:
+    columns = ["image_id", "prediction"]
+    left, right = (cell.store.read(cell.manifest.cell, columns) for cell in (first, second))
+    if not left.equals(right):
+        raise StoreError(
+            f"cell {first.manifest.cell} should have the same predictions everywhere and differs between "
+            f"{' and '.join(sorted((first.store.url, second.store.url)))}; find out why and leave one out"
+        )
+
+
+def load_records(cells: Sequence[Cell]) -> Records:
+    """Read the records of cells that are reported together.
+
+    Raises:
+        StoreError: If records are missing or damaged.
+    """
+    tables = [cell.store.read(cell.manifest.cell, _READ) for cell in cells]
+    table = pa.concat_tables(tables).unify_dictionaries()
+    shifts, shift = _codes(table, "shift")
+    _, image = _codes(table, "image_id")
+    label = table.column("label").to_numpy()
+    prediction, source = table.column("prediction").to_numpy(), table.column("source_prediction").to_numpy()
+    return Records(
+        shifts=tuple(shifts),
+        shift=shift,
+        image=image,
+        correct=prediction == label,
+        source_correct=source == label,
+        teacher_correct=_teacher_correct(table, label, source),
+        confidence=_floats(table, "confidence"),
+        total_ms=_total_ms(table),
+        peak_mib=_floats(table, "peak_mib"),
+    )
+
+
+def _codes(table: pa.Table, name: str) -> tuple[list[str], Integers]:
+    column = table.column(name).combine_chunks()
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    indices = column.indices.to_numpy(zero_copy_only=False)
+    used = np.bincount(indices, minlength=len(column.dictionary)) > 0
+    names = [name for name, there in zip(column.dictionary.to_pylist(), used, strict=True) if there]
+    return names, (np.cumsum(used) - 1)[indices]
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    values: NDArray[Any] = table.column(name).to_numpy()  # nulls become NaN
+    return values.astype(np.float64)
+
+
+def _total_ms(table: pa.Table) -> Floats:
+    parts = np.stack([_floats(table, name) for name in CLOCK_COLUMNS])
+    measured = ~np.isnan(parts).all(axis=0) & ~table.column("warmup").to_numpy()
+    total: Floats = np.where(measured, np.nansum(parts, axis=0), np.nan)
+    return total
+
+
+def _teacher_correct(table: pa.Table, label: Integers, source: Integers) -> Flags | None:
+    column = table.column("teacher_prediction")
+    if column.null_count:
+        return None
+    teacher: Integers = column.to_numpy()
+    return teacher == label if (teacher != source).any() else None

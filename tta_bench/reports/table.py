@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table that is printed after a run, for a terminal of any width and for a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tta_bench.reports.row import SOURCE, Row
+from tta_bench.reports.text import Signs, measured, percent, signs
+
+DEMONSTRATION_MARK = "*"
+
+
+class _Column(NamedTuple):
+    title: str
+    tell: Callable[[Row, Signs], str]
+    rank: int = 0  # the highest rank is left out first where the width is short; 0 stays
+    cap: int = 0  # a name wraps at this width where the natural one does not fit; 0: a number, never wrapped
+
+
+_METHOD_CAP, _NAME_CAP = 24, 24
+_STACK_BELOW = 4  # before columns of a lower rank go, model, dataset and shift move under the method
+
+_COLUMNS = (
+    _Column("method", lambda row, sign: _method(row), cap=_METHOD_CAP),
+    _Column("model", lambda row, sign: row.model + _mark(row), cap=_NAME_CAP),
+    _Column("dataset", lambda row, sign: row.dataset, cap=_NAME_CAP),
+    _Column("shift", lambda row, sign: row.shifts, cap=_NAME_CAP),
+    _Column("accuracy\n%", lambda row, sign: _accuracy(row, sign)),
+    _Column("vs source\npoints", lambda row, sign: _gain(row, sign)),
+    _Column("vs teacher\npoints", lambda row, sign: _teacher_gain(row, sign), rank=1),
+    _Column("ms/image\np50@batch", lambda row, sign: _clock(row, sign), rank=2),
+    _Column("ms/image\np95", lambda row, sign: measured(row.ms_p95, sign), rank=5),
+    _Column("peak\nMiB", lambda row, sign: measured(row.peak_mib, sign), rank=6),
+    _Column("images", lambda row, sign: _count(row.images, sign), rank=7),
+    _Column("sees", lambda row, sign: row.sees, rank=3),
+)
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """Print rows of a leaderboard with what is needed to read them rightly.
+
+    Columns that are the same in all rows move above the table, and where the console is narrow the lesser
+    columns are left out and named below it.
+
+    Args:
+        rows: Rows in the order to print.
+        console: Where to print; see `tta_bench.reports.text.report_console`.
+    """
+    if not rows:
+        console.print(Text("No finished cell to report."))
+        return
+    sign = signs(console)
+    columns, shared = _shared(rows)
+    layout = next(
+        (layout for layout in _layouts(columns) if _width(layout, rows, sign) <= console.width),
+        list(_layouts(columns))[-1],
+    )
+    if shared:
+        console.print(Text(shared, style="bold"))
+    console.print(_table(layout, rows, sign))
+    for line in _footer(rows, [column for column in columns if column.title not in layout.titles]):
+        console.print(Text(line, style="dim"))
+
+
+def _method(row: Row) -> str:
+    return f"{row.method} ({row.variant.replace(',', ', ')})" if row.variant else row.method
+
+
+def _mark(row: Row) -> str:
+    return DEMONSTRATION_MARK if row.demonstration else ""
+
+
+def _count(value: int | None, sign: Signs) -> str:
+    return sign.none if value is None else str(value)
+
+
+def _clock(row: Row, sign: Signs) -> str:
+    batch = "" if row.ms_p50 is None or row.batch_size is None else f"@{row.batch_size}"
+    return measured(row.ms_p50, sign) + batch
+
+
+def _accuracy(row: Row, sign: Signs) -> str:
+    if row.status != "complete":
+        return row.status
+    return percent(row.accuracy, row.accuracy_low, row.accuracy_high, sign, signed=False)
+
+
+def _gain(row: Row, sign: Signs) -> str:
+    if row.method == SOURCE:
+        return sign.none
+    return percent(row.gain, row.gain_low, row.gain_high, sign, signed=True)
+
+
+def _teacher_gain(row: Row, sign: Signs) -> str:
+    return percent(row.teacher_gain, row.teacher_gain_low, row.teacher_gain_high, sign, signed=True)
+
+
+def _shared(rows: Sequence[Row]) -> tuple[list[_Column], str]:
+    """Return the columns that a table of these rows has, and the line of facts that all rows share."""
+    sign = Signs("", "")
+    columns, facts = [], []
+    shifts = {row.shifts for row in rows}
+    by_shift = len(shifts) > 1 and not any(";" in row.shifts for row in rows)
+    for column in _COLUMNS:
+        values = {column.tell(row, sign) for row in rows}
+        if column.title in ("model", "dataset") and len(values) == 1:
+            facts.append(f"{column.title} {values.pop()}")
+        elif column.title == "shift" and not by_shift:
+            facts.extend(_shift_fact(shifts))
+        elif not column.title.startswith("vs teacher") or values != {""}:
+            columns.append(column)
+    return columns, ", ".join(facts)
+
+
+def _shift_fact(shifts: set[str]) -> list[str]:
+    names = next(iter(shifts)).split(";") if len(shifts) == 1 else [""]
+    if len(names) > 1:
+        return [f"{len(names)} shifts"]
+    return [f"shift {names[0]}"] if names[0] else []
+
+
+class _Layout(NamedTuple):
+    columns: list[_Column]
+    capped: bool
+    stacked: list[_Column]
+
+    @property
+    def titles(self) -> set[str]:
+        return {column.title for column in [*self.columns, *self.stacked]}
+
+
+def _layouts(columns: Sequence[_Column]) -> Iterator[_Layout]:
+    """Yield ever narrower layouts: natural, names wrapped, lesser columns gone, names stacked, more gone."""
+    left = list(columns)
+    yield _Layout(left, False, [])
+    yield _Layout(left, True, [])
+    stacked: list[_Column] = []
+    for column in sorted(columns, key=lambda column: -column.rank):
+        if column.rank < _STACK_BELOW and not stacked:
+            stacked = [name for name in left if name.title in ("model", "dataset", "shift")]
+            left = [other for other in left if other not in stacked]
+            yield _Layout(left, True, stacked)
+        if column.rank:
+            left = [other for other in left if other is not column]
+            yield _Layout(left, True, stacked)
+
+
+def _cell(column: _Column, row: Row, sign: Signs, layout: _Layout) -> str:
+    below = layout.stacked if column.title == "method" else []
+    return "\n".join([column.tell(row, sign), *(f"  {name.tell(row, sign)}" for name in below)])
+
+
+def _width(layout: _Layout, rows: Sequence[Row], sign: Signs) -> int:
+    widths = []
+    for column in layout.columns:
+        cells = [column.title, *(_cell(column, row, sign, layout) for row in rows)]
+        natural = max(len(line) for cell in cells for line in cell.split("\n"))
+        widths.append(min(natural, column.cap) if layout.capped and column.cap else natural)
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in layout.columns:
+        table.add_column(
+            column.title,
+            justify="left" if column.cap else "right",
+            no_wrap=not column.cap,
+            overflow="fold",
+            max_width=column.cap if layout.capped and column.cap else None,
+        )
+    for row in rows:
+        cells = (Text(_cell(column, row, sign, layout)) for column in layout.columns)
+        table.add_row(*cells, style="" if row.status == "complete" else "red")
+    return table
+
+
+def _footer(rows: Sequence[Row], left_out: Sequence[_Column]) -> list[str]:
+    lines = []
+    if any(row.accuracy is not None for row in rows):
+        lines.append("Intervals are 95%; vs source and vs teacher are points on the same images.")
+    if any(row.ms_p50 is not None and (row.batch_size or 1) > 1 for row in rows):
+        lines.append("ms/image is batch time over the images of the batch; latency is batch 1.")
+    if {row.sees for row in rows} == {"image", "batch"}:
+        lines.append("A method that sees a batch and one that sees one image are not alike.")
+    if any(row.demonstration for row in rows):
+        lines.append(
+            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights, nothing about photographs."
+        )
+    if any(row.mixed for row in rows):
+        lines.append("Mixed protocols: comparable facts differ between rows, so do not rank them.")
+    if left_out:
+        names = ", ".join(column.title.replace("\n", " ") for column in left_out)
+        lines.append(f"Left out at this width: {names}.")
+    return lines

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers as people read them: percent, points, milliseconds. Only here are accuracies percent."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple, TextIO
+
+from rich.console import Console
+
+PLAIN_WIDTH = 120
+"""Columns of the output when it is not a terminal."""
+
+
+class Signs(NamedTuple):
+    """Characters that not every output encoding has."""
+
+    plus_minus: str
+    none: str
+
+
+def signs(console: Console) -> Signs:
+    """Return the signs that the encoding of a console can show."""
+    return Signs("+/-", "-") if console.options.ascii_only else Signs("±", "–")
+
+
+def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -> Console:
+    """Return a console for tables: as wide as the terminal, or plain text of a fixed width if it is none.
+
+    Emoji codes stay text: the name of a shift holds a corruption between colons.
+
+    Args:
+        file: Where to write; standard output if None.
+        plain_width: Columns where there is no terminal.
+    """
+    target = sys.stdout if file is None else file
+    if target.isatty():
+        return Console(file=file, highlight=False, emoji=False)
+    return Console(
+        file=file, width=plain_width, no_color=True, force_terminal=False, highlight=False, emoji=False
+    )
+
+
+def percent(value: float | None, low: float | None, high: float | None, sign: Signs, *, signed: bool) -> str:
+    """Return a fraction as percent (or percentage points) with half its interval, e.g. ``63.5 ± 1.4``."""
+    if value is None:
+        return sign.none
+    number = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    number = "0.0" if signed and float(number) == 0 else number
+    if low is None or high is None or low == high:
+        return number
+    return f"{number} {sign.plus_minus} {50 * (high - low):.1f}"
+
+
+def measured(value: float | None, sign: Signs) -> str:
+    """Return a time or a size with three significant digits and no exponent."""
+    if value is None:
+        return sign.none
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
