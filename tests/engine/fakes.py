@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An in-memory dataset, a store of lists and a few methods for tests of the engine."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from tta_bench.data.facts import Dataset
+from tta_bench.method import Adapted, Card, Method
+
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
+
+
+class Noise:
+    """Random images that depend on their position alone."""
+
+    def __init__(self, shift, count=37, size=(16, 16)):
+        self.ids = [f"noise/{i}" for i in range(count)]
+        self.labels = np.arange(count) * 7 % len(CLASSES)
+        self.data_hash = f"noise {shift} {count}"
+        generator = torch.Generator().manual_seed(len(str(shift)))
+        self.pixels = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def load(self, positions, preprocess):
+        return preprocess.batch(self.pixels[list(positions)])
+
+
+NOISE = Dataset(
+    name="noise",
+    title="noise",
+    class_names=CLASSES,
+    open=lambda opening: Noise(opening.shift),
+    corruptions=("fog", "snow"),
+    default_subset="full",
+    default_batch=8,
+)
+
+
+@dataclass(frozen=True)
+class Same(Method):
+    """Predict what the source does."""
+
+    card: ClassVar[Card] = Card(paper="none", reset="image", independent=True, idle=())
+
+    def adapt(self, source, state, inputs):
+        return Adapted(state, source.logits(inputs.images))
+
+
+@dataclass(frozen=True)
+class Counter(Method):
+    """Count the images seen since the last reset, and vote for that class."""
+
+    card: ClassVar[Card] = Card(paper="none", reset="shift")
+
+    def init(self, source, task):
+        return {"seen": torch.zeros((), dtype=torch.int64)}
+
+    def adapt(self, source, state, inputs):
+        return Adapted({"seen": state["seen"] + len(inputs.images)})
+
+    def predict(self, source, state, inputs):
+        chosen = (state["seen"] - 1) % source.num_classes
+        return torch.nn.functional.one_hot(chosen.repeat(len(inputs.images)), source.num_classes).to(
+            source.dtype
+        )
+
+
+@dataclass(frozen=True)
+class Drawn(Method):
+    """Predict by random numbers alone."""
+
+    card: ClassVar[Card] = Card(paper="none", reset="image", independent=True)
+
+    def draw(self, source, n, generator):
+        return torch.rand(n, source.num_classes, generator=generator)
+
+    def adapt(self, source, state, inputs):
+        return Adapted(state, inputs.draws.to(source.dtype))
+
+
+@dataclass(frozen=True)
+class Faulty(Method):
+    """Fail in the middle of a stream."""
+
+    after: int = 2
+    value: str = "raise"
+    card: ClassVar[Card] = Card(paper="none", reset="shift")
+
+    def init(self, source, task):
+        return {"steps": torch.zeros((), dtype=torch.int64)}
+
+    def adapt(self, source, state, inputs):
+        steps = state["steps"] + 1
+        logits = source.logits(inputs.images)
+        if steps > self.after:
+            if self.value == "raise":
+                raise RuntimeError("the plug-in broke")
+            logits = logits * float(self.value)
+        return Adapted({"steps": steps}, logits)
+
+
+@dataclass
+class ListWriter:
+    """Rows of one cell in a list of batches; may pretend that the process is killed."""
+
+    batches: list = field(default_factory=list)
+    die_after: int | None = None
+
+    def append(self, columns):
+        if self.die_after is not None and len(self.batches) >= self.die_after:
+            raise KeyboardInterrupt
+        self.batches.append(dict(columns))
+
+    def close(self):
+        pass
+
+    def column(self, name):
+        found = []
+        for batch in self.batches:
+            value = batch[name]
+            rows = len(batch["image_id"])
+            found.extend(value if isinstance(value, list | np.ndarray) else [value] * rows)
+        return found
+
+
+@dataclass
+class ListStore:
+    """Cells in dictionaries; satisfies the engine's port."""
+
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    writers: dict[str, ListWriter] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    die_after: int | None = None
+
+    def status(self, cell):
+        return self.manifests.get(cell, {}).get("status")
+
+    def rows_done(self, cell):
+        return sum(len(batch["image_id"]) for batch in self.writers[cell].batches)
+
+    def begin(self, manifest, *, resume):
+        old = self.writers.get(manifest["cell"])
+        batches = old.batches if resume and old else []
+        self.writers[manifest["cell"]] = ListWriter(batches, self.die_after)
+        self.manifests[manifest["cell"]] = dict(manifest)
+        return self.writers[manifest["cell"]]
+
+    def finish(self, writer, manifest):
+        self.manifests[manifest["cell"]] = dict(manifest)
+
+    def scores(self, key):
+        return self.kept.get(key)
+
+    def put_scores(self, key, scores):
+        assert key not in self.kept, "source scores are computed once"
+        self.kept[key] = scores
+
+
+@dataclass
+class Silent:
+    """A reporter that remembers."""
+
+    ended: list = field(default_factory=list)
+    images: int = 0
+
+    def cell_started(self, label, done, total):
+        pass
+
+    def advanced(self, images):
+        self.images += images
+
+    def cell_ended(self, label, status, detail=""):
+        self.ended.append((label, status, detail))

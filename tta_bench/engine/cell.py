@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one cell: the loop that owns state, resets, draws and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from tta_bench.data.streams import Batch, Stream
+from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
+from tta_bench.engine.ports import RowWriter, SourceScores
+from tta_bench.engine.rows import clock_columns, score_columns
+from tta_bench.method import Inputs, Method, State, Task
+from tta_bench.models.source import SourceModel
+from tta_bench.spec import counter_seed
+from tta_bench.steps import Stepped, Way, step, way_of
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One cell, ready to run.
+
+    Attributes:
+        method: The method.
+        source: Its source model.
+        stream: What it sees.
+        reset: When it forgets.
+        seed: Of its draws.
+        task: What its `init` may know.
+        scores: What the source model alone says of the stream; None for the source method itself.
+        probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
+    """
+
+    method: Method
+    source: SourceModel
+    stream: Stream
+    reset: str
+    seed: int
+    task: Task
+    scores: SourceScores | None
+    probe_memory: bool = True
+
+
+@dataclass
+class CellOutcome:
+    """What a cell left besides its rows."""
+
+    init_ms: float = 0.0
+    finite: bool = True
+    absolute_peak_mib: float | None = None
+    warmup_rows: int = 0
+
+
+class CellRunner:
+    """The state of one cell under way.
+
+    Args:
+        job: What to run.
+        writer: Where rows go.
+        advanced: Called with the number of images after each step.
+    """
+
+    def __init__(self, job: CellJob, writer: RowWriter, advanced: Callable[[int], None]) -> None:
+        self.job, self.writer, self.advanced = job, writer, advanced
+        self.meter = Meter(job.source.device)
+        self.way: Way = way_of(job.method, per_image=job.reset == "image")
+        self.outcome = CellOutcome()
+        self.labels = job.stream.labels()
+
+    def run(self, start: int = 0) -> CellOutcome:
+        """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
+        job = self.job
+        with self.meter.phase("init"):
+            initial = job.method.init(job.source, job.task)
+        self.outcome.init_ms = 1e3 * self.meter.take()["init"]
+        state = initial
+        for index, batch in enumerate(job.stream.from_row(start)):
+            fresh = index == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
+            state = self._one(initial if fresh else state, batch, fresh=fresh, index=index)
+            self.advanced(len(batch.rows))
+        return self.outcome
+
+    def _one(self, state: State, batch: Batch, *, fresh: bool, index: int) -> State:
+        inputs = self._inputs(batch)
+        warmup = index == 0 and self.job.stream.batches > 1
+        peak = self._probe(state, inputs, batch, index)
+        self.meter.take()
+        if self.job.source.device.type == "cuda":
+            done: list[Stepped] = []
+            peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs)), self.job.source.device)
+            self.outcome.absolute_peak_mib = max(absolute, self.outcome.absolute_peak_mib or 0.0)
+            stepped = done[0]
+        else:
+            stepped = self._step(state, inputs)
+        seconds = self.meter.take()
+        self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
+        self.outcome.warmup_rows += len(batch.rows) * warmup
+        self.writer.append(
+            self._columns(stepped, batch, seconds) | {"warmup": warmup, "reset": fresh, "peak_mib": peak}
+        )
+        return stepped.state
+
+    def _step(self, state: State, inputs: Inputs) -> Stepped:
+        """Encode where the card asks for features, then adapt and predict; all of it is the method's cost."""
+        job = self.job
+        if "features" in job.method.card.needs:
+            assert inputs.images is not None
+            with self.meter.phase("encode"), torch.no_grad():
+                inputs = inputs._replace(features=job.source.encode(inputs.images))
+        return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
+
+    def _probe(self, state: State, inputs: Inputs, batch: Batch, index: int) -> float | None:
+        """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
+        last = batch.rows.stop == len(self.job.stream)
+        wanted = self.job.probe_memory and (index == 1 or last)
+        if not wanted or self.job.source.device.type != "cpu":
+            return None
+        return cpu_peak(lambda: self._step(state, inputs))
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        source = self.job.source
+        images = batch.images.to(source.device).to(source.dtype) / 255
+        return Inputs(images=images, draws=self._draws(batch))
+
+    def _draws(self, batch: Batch) -> Any:
+        """Draw per image id where every image is an episode of its own, else once for the step."""
+        method, source, seed = self.job.method, self.job.source, self.job.seed
+        device = source.device if method.card.draw_device == "device" else torch.device("cpu")
+
+        def draw(count: int, *key: object) -> Any:
+            generator = torch.Generator(device).manual_seed(counter_seed("draw", seed, *key))
+            return method.draw(source, count, generator)
+
+        if self.job.reset != "image":
+            return _moved(draw(len(batch.rows), "step", batch.rows.start), source.device)
+        each = [draw(1, "image", image_id) for image_id in batch.ids]
+        if all(one is None for one in each):
+            return None
+        return _moved(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source.device)
+
+    def _columns(self, stepped: Stepped, batch: Batch, seconds: dict[str, float]) -> dict[str, Any]:
+        rows, count = slice(batch.rows.start, batch.rows.stop), len(batch.rows)
+        own = score_columns(stepped.scores, self.job.method.card.output)
+        kept = self.job.scores
+        columns = {
+            "image_id": list(batch.ids),
+            "shift": str(batch.shift),
+            "position": np.arange(rows.start, rows.stop, dtype=np.int32),
+            "label": self.labels[rows].astype(np.int32),
+            **own,
+            "source_prediction": own["prediction"]
+            if kept is None
+            else kept.prediction[rows].astype(np.int32),
+            "source_confidence": own["confidence"] if kept is None else kept.confidence[rows],
+            **clock_columns(seconds, count),
+            "batch_size": count,
+            "seed": self.job.seed,
+        }
+        if stepped.teacher is not None:
+            teacher = score_columns(stepped.teacher, "logits")
+            columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}
+        return columns
+
+
+def _moved(draws: Any, device: torch.device) -> Any:
+    return pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, draws)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol card of a cell, and its content-addressed id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tta_bench.data.streams import Stream
+from tta_bench.engine.machine import describe_machine, revision, versions
+from tta_bench.engine.planning import CellPlan
+from tta_bench.hyperparameters import as_dict, source_hash, variant
+from tta_bench.method import Method, Need
+from tta_bench.models.source import SourceModel
+from tta_bench.spec import RunSpec, digest
+
+SCHEMA_VERSION = 1
+SOURCE_DATA: tuple[Need, ...] = ("source_images", "source_labels", "source_replay")
+ID_LENGTH = 20
+
+
+def is_baseline(method: Method) -> bool:
+    """Return whether a method's own predictions are the source scores: idle by its card, and nothing was set."""
+    return method.card.idle == () and not variant(method)
+
+
+def cell_spec(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream) -> dict[str, Any]:
+    """Return everything that the predictions of a cell depend on; its hash is the cell's id."""
+    return {
+        "method": cell.name,
+        "preset": cell.preset,
+        "hyperparameters": as_dict(cell.method),
+        "method_hash": source_hash(type(cell.method)),
+        "model": cell.model,
+        "pretrained": spec.pretrained,
+        "weights_sha256": source.weights_sha256,
+        "dataset": cell.dataset.name,
+        "shifts": [str(shift) for shift in cell.shifts],
+        "subset": cell.subset,
+        "limit": len(stream.parts[0].positions),
+        "data_hash": digest([part.images.data_hash for part in stream.parts], 16),
+        "order_hash": stream.order_hash(),
+        "class_names": digest(source.class_names, 16),
+        "templates": digest(source.text.templates, 16) if source.text else "",
+        "batch_size": cell.batch_size,
+        "reset": cell.reset,
+        "seed": cell.seed,
+        "precision": spec.precision,
+        "device": source.device.type,
+    }
+
+
+def cell_id(spec: dict[str, Any]) -> str:
+    """Return the id of a cell: the hash of its specification."""
+    return digest(spec, ID_LENGTH)
+
+
+def scores_key(spec: dict[str, Any], shift: str, data_hash: str, order_hash: str) -> str:
+    """Return the key of the source scores that all methods on one model, shift and order share."""
+    shared = ("weights_sha256", "class_names", "templates", "subset", "seed", "precision", "device")
+    return digest([{key: spec[key] for key in shared}, shift, data_hash, order_hash], ID_LENGTH)
+
+
+def protocol_card(
+    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, facts: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the protocol card: facts that must agree within a table, and facts that its columns show."""
+    severities = sorted({shift.severity for shift in cell.shifts if shift.severity})
+    used = sorted(set(SOURCE_DATA) & cell.method.card.needs)
+    return {
+        "comparable": {
+            "images_used": facts["limit"],
+            "images_available": len(stream.parts[0].images),
+            "subset": cell.subset,
+            "order_hash": _base_order(stream),
+            "severity": severities,
+            "class_list_hash": facts["class_names"],
+            "label_mask": list(cell.dataset.class_indices) if cell.dataset.class_indices else None,
+            "precision": spec.precision,
+            "device": facts["device"],
+        },
+        "columns": {
+            "model": cell.model,
+            "weights": facts["weights_sha256"],
+            "preprocessing": source.preprocess.describe(),
+            "reset": cell.reset,
+            "batch_size": cell.batch_size,
+            "prompts": facts["templates"],
+            "source_data": ", ".join(used) if used else "none",
+            "hyperparameters_chosen": spec.chosen,
+            "seed": cell.seed,
+        },
+    }
+
+
+def _base_order(stream: Stream) -> str:
+    """Return the hash of the image ids in order, without the shifts that they appear under."""
+    part = stream.parts[0]
+    return digest([part.images.ids[position] for position in part.positions], 16)
+
+
+def manifest_facts(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream) -> dict[str, Any]:
+    """Return the manifest of a cell before it runs."""
+    facts = cell_spec(cell, spec, source, stream)
+    protocol = protocol_card(cell, spec, source, stream, facts)
+    card = cell.method.card
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cell": cell_id(facts),
+        "status": "running",
+        "spec": facts,
+        "protocol": protocol,
+        "protocol_hash": digest(protocol, 16),
+        "versions": versions(),
+        "machine": describe_machine(source.device),
+        "clock": {
+            "timer": "time.perf_counter, synchronised with the device at both ends",
+            "warmup_batches": int(stream.batches > 1),
+            "per_image": "time of the step over its images",
+        },
+        "revision": revision(),
+        "notes": {
+            "variant": variant(cell.method),
+            "sees": "image" if cell.reset == "image" else "batch",
+            "baseline": is_baseline(cell.method),
+            "demonstration": cell.dataset.demonstration,
+            "random_weights": not spec.pretrained,
+            "adapts": list(cell.method.adapts(source)),
+            "predicts": card.predicts,
+            "output": card.output,
+            "paper": card.paper,
+        },
+    }

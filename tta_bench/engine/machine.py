@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the numbers were measured on: device, threads, versions, and the revision of tta-bench."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tta_bench
+from tta_bench.errors import BadInputError
+
+PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "robustbench")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` stands for here.
+
+    Raises:
+        BadInputError: If CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInputError("--device cuda needs a CUDA device, and torch finds none here; use --device cpu")
+    return torch.device(name)
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Return the versions of tta-bench, Python and the packages that numbers depend on."""
+    found = {"tta-bench": tta_bench.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return what clocks and memory figures depend on."""
+    facts: dict[str, Any] = {
+        "device": device.type,
+        "device_name": _cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "torch_build": torch.__version__,
+    }
+    if device.type == "cuda":
+        facts["cuda"] = torch.version.cuda
+        facts["device_mib"] = torch.cuda.get_device_properties(device).total_memory // 2**20
+    return facts
+
+
+@lru_cache
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache
+def revision() -> str | None:
+    """Return the git revision that tta-bench runs from, with ``+`` if its files differ; None if installed."""
+    folder = Path(tta_bench.__file__).parents[1]
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+    try:
+        head = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine needs from the outside: somewhere to keep rows, and someone to tell how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class SourceScores(NamedTuple):
+    """What the source model alone says of a stream: predictions (n,) int64 and confidences (n,) float32."""
+
+    prediction: np.ndarray
+    confidence: np.ndarray
+
+
+class RowWriter(Protocol):
+    """Where the rows of one cell go."""
+
+    def append(self, columns: Mapping[str, Any]) -> None:
+        """Keep the rows of one batch, column by column."""
+
+    def close(self) -> None:
+        """Keep what was appended so far; the cell can be resumed."""
+
+
+class RecordStore(Protocol):
+    """Where cells are kept, by their content-addressed ids."""
+
+    def status(self, cell: str) -> str | None:
+        """Return the status of a cell, None if it was never begun."""
+
+    def rows_done(self, cell: str) -> int:
+        """Return how many rows from the cell's start are safe."""
+
+    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> RowWriter:
+        """Note that a cell is running and return where its rows go."""
+
+    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+        """Close a cell with its final manifest."""
+
+    def scores(self, key: str) -> SourceScores | None:
+        """Return kept source scores."""
+
+    def put_scores(self, key: str, scores: SourceScores) -> None:
+        """Keep source scores."""
+
+
+class Reporter(Protocol):
+    """Who is told how the run goes."""
+
+    def cell_started(self, label: str, done: int, total: int) -> None:
+        """Tell that a cell of ``total`` images begins, ``done`` of them being safe already."""
+
+    def advanced(self, images: int) -> None:
+        """Tell that so many more images were predicted."""
+
+    def cell_ended(self, label: str, status: str, detail: str = "") -> None:
+        """Tell how a cell ended: ``complete``, ``reused``, ``collapsed`` or ``failed``."""

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the cells of a plan into a store: reuse what is there, go on after a failure, tell how it goes."""
+
+from __future__ import annotations
+
+import traceback
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from tta_bench.data.facts import Opening, Shift
+from tta_bench.data.images import ImageSource
+from tta_bench.data.streams import Part, Stream, choose
+from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner
+from tta_bench.engine.identity import is_baseline, manifest_facts, scores_key
+from tta_bench.engine.machine import resolve_device
+from tta_bench.engine.meter import peak_rss_mib
+from tta_bench.engine.planning import CellPlan
+from tta_bench.engine.ports import RecordStore, Reporter, SourceScores
+from tta_bench.engine.rows import source_scores
+from tta_bench.errors import StoreError
+from tta_bench.method import Task
+from tta_bench.models.loading import load_model
+from tta_bench.models.source import SourceModel
+from tta_bench.spec import RunSpec
+from tta_bench.steps import check_compatible
+
+SCORES_BATCH = 64
+KEPT_MODELS = 4
+DONE = ("complete", "collapsed")
+
+
+class Ended(NamedTuple):
+    """How one cell of a run ended: its id, its label and ``complete``, ``collapsed``, ``failed`` or ``reused``."""
+
+    cell: str
+    label: str
+    status: str
+
+
+@dataclass
+class Session:
+    """One run over a plan.
+
+    Attributes:
+        spec: What was asked.
+        store: Where rows go.
+        reporter: Who is told.
+        resume: Whether cells that were interrupted go on where they stopped, and not from their start.
+        force: Whether cells that are complete are computed again.
+        probe_memory: Whether CPU memory is probed.
+    """
+
+    spec: RunSpec
+    store: RecordStore
+    reporter: Reporter
+    resume: bool = False
+    force: bool = False
+    probe_memory: bool = True
+    _models: OrderedDict[tuple[object, ...], SourceModel] = field(default_factory=OrderedDict)
+    _images: dict[Shift, ImageSource] = field(default_factory=dict)
+
+    def run(self, cells: Sequence[CellPlan]) -> list[Ended]:
+        """Run the cells in order and return how each ended.
+
+        Raises:
+            TTABenchError: Before anything is computed, if a method, a model and a dataset do not fit.
+        """
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        for cell in {(c.name, c.model, c.dataset.name): c for c in cells}.values():
+            check_compatible(cell.method, self._model(cell))
+        return [self._cell(cell) for cell in cells]
+
+    def _cell(self, cell: CellPlan) -> Ended:
+        source = self._model(cell)
+        stream = self._stream(cell, source)
+        manifest = manifest_facts(cell, self.spec, source, stream)
+        status = self.store.status(manifest["cell"])
+        if status in DONE and not self.force:
+            self.reporter.cell_ended(cell.label, "reused")
+            return Ended(manifest["cell"], cell.label, "reused")
+        restartable = cell.reset in ("image", "batch")
+        resume = self.resume and restartable and status == "running"
+        start = self._safe_rows(manifest["cell"], cell.batch_size, stream) if resume else 0
+        self.reporter.cell_started(cell.label, start, len(stream))
+        return self._compute(cell, source, stream, manifest, start)
+
+    def _safe_rows(self, cell: str, batch_size: int, stream: Stream) -> int:
+        """Return the last batch boundary up to which all rows are safe."""
+        done, row = self.store.rows_done(cell), 0
+        for part in stream.parts:
+            count = len(part.positions)
+            if done >= row + count:
+                row += count
+                continue
+            return row + (done - row) // batch_size * batch_size
+        return row
+
+    def _compute(
+        self, cell: CellPlan, source: SourceModel, stream: Stream, manifest: dict[str, Any], start: int
+    ) -> Ended:
+        manifest["started"] = _now()
+        writer = self.store.begin(manifest, resume=start > 0)
+        try:
+            job = CellJob(
+                method=cell.method,
+                source=source,
+                stream=stream,
+                reset=cell.reset,
+                seed=cell.seed,
+                task=self._task(cell, source, stream),
+                scores=None if is_baseline(cell.method) else self._scores(source, stream, manifest["spec"]),
+                probe_memory=self.probe_memory,
+            )
+            outcome = CellRunner(job, writer, self.reporter.advanced).run(start)
+        except StoreError:
+            raise
+        except KeyboardInterrupt:
+            writer.close()
+            raise
+        except Exception:  # noqa: BLE001  a plug-in may raise anything; the traceback goes into the manifest
+            manifest |= {"status": "failed", "error": traceback.format_exc()}
+        else:
+            manifest |= self._measured(outcome)
+        manifest |= {"finished": _now(), "peak_rss_mib": peak_rss_mib()}
+        self.store.finish(writer, manifest)
+        detail = manifest["error"].strip().splitlines()[-1] if manifest["status"] == "failed" else ""
+        self.reporter.cell_ended(cell.label, manifest["status"], detail)
+        return Ended(manifest["cell"], cell.label, manifest["status"])
+
+    @staticmethod
+    def _measured(outcome: CellOutcome) -> dict[str, Any]:
+        return {
+            "status": "complete" if outcome.finite else "collapsed",
+            "init_ms": outcome.init_ms,
+            "absolute_peak_mib": outcome.absolute_peak_mib,
+        }
+
+    def _model(self, cell: CellPlan) -> SourceModel:
+        """Return the source model bound to the cell's classes, loading it if it was not used lately."""
+        key = (cell.model, cell.dataset.class_names, cell.dataset.class_indices, cell.dataset.templates)
+        if key not in self._models:
+            self._models[key] = load_model(
+                cell.model,
+                cell.dataset.class_names,
+                class_indices=cell.dataset.class_indices,
+                templates=cell.dataset.templates,
+                pretrained=self.spec.pretrained,
+                seed=min(self.spec.seeds),
+                precision=self.spec.precision,
+                device=resolve_device(self.spec.device).type,
+            )
+            while len(self._models) > KEPT_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def _stream(self, cell: CellPlan, source: SourceModel) -> Stream:
+        for shift in set(self._images) - set(cell.shifts):
+            del self._images[shift]
+        for shift in cell.shifts:
+            if shift not in self._images:
+                self._images[shift] = cell.dataset.open(Opening(shift, options=dict(self.spec.options)))
+        parts = [
+            Part(shift, self._images[shift], choose(self._images[shift], cell.subset, cell.seed))
+            for shift in cell.shifts
+        ]
+        return Stream(parts, cell.batch_size, source.preprocess)
+
+    def _task(self, cell: CellPlan, source: SourceModel, stream: Stream) -> Task:
+        wants_length = "stream_length" in cell.method.card.needs
+        return Task(
+            num_classes=source.num_classes,
+            class_names=source.class_names,
+            batch_size=cell.batch_size,
+            stream_length=len(stream) if wants_length else None,
+        )
+
+    def _scores(self, source: SourceModel, stream: Stream, facts: dict[str, Any]) -> SourceScores:
+        """Return what the source model alone says of the stream, computed once per model, shift and order."""
+        found = []
+        for part in stream.parts:
+            one = Stream([part], SCORES_BATCH, stream.preprocess)
+            key = scores_key(facts, str(part.shift), part.images.data_hash, one.order_hash())
+            scores = self.store.scores(key)
+            if scores is None or len(scores.prediction) != len(one):
+                scores = _predict(source, one)
+                self.store.put_scores(key, scores)
+            found.append(scores)
+        return SourceScores(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+@torch.no_grad()
+def _predict(source: SourceModel, stream: Stream) -> SourceScores:
+    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
+    each = [source_scores(source.logits(images)) for images in batches]
+    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
