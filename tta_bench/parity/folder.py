@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading golden folders: a ``manifest.json`` that names the family, and arrays in ``.npz`` files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tta_bench.errors import BadInputError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        BadInputError: If there is no such file or it holds no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInputError(f"expected a JSON file, got {str(path)!r}: {error}; check the folder") from error
+    if not isinstance(found, dict):
+        raise BadInputError(f"{path} must hold a JSON object, got {type(found).__name__}; check the file")
+    return found
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Return all arrays of an ``.npz`` file as tensors, in order of their names.
+
+    Raises:
+        BadInputError: If there is no such file or it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(np.asarray(file[name])) for name in sorted(file.files)}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"expected an .npz file, got {str(path)!r}: {error}; check the folder") from error
+
+
+def below(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the arrays whose names start with a prefix, by the rest of their names."""
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:
+    """Return one entry of golden material.
+
+    Raises:
+        BadInputError: If it is missing.
+    """
+    if name not in mapping:
+        raise BadInputError(f"{where} lacks {name!r}; the folder is incomplete or of another format")
+    return mapping[name]

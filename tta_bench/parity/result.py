@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one replayed golden case says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CaseResult(NamedTuple):
+    """Largest deviation of one golden case, and the verdict.
+
+    Attributes:
+        family: Golden family, e.g. ``"apm"``.
+        method: Method (or corruption) that was replayed.
+        case: Name of the case inside its family.
+        deviation: Largest absolute difference to the golden values; for cases judged element by element
+            against a mixed tolerance, the largest ratio of difference to tolerance times ``tolerance``.
+        tolerance: What ``deviation`` may reach.
+        passed: Whether every compared value is within tolerance and finite.
+        note: What was compared, or why the case could not be replayed.
+    """
+
+    family: str
+    method: str
+    case: str
+    deviation: float
+    tolerance: float
+    passed: bool
+    note: str = ""
