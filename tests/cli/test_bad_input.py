@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input gets one sentence, exit code 2 and no traceback."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+RUN = ("run", "--method", "source", "--dataset", "pocket")
+
+CASES = {
+    "method": (
+        ("run", "--method", "tnet", "--dataset", "pocket"),
+        "unknown method 'tnet'; did you mean 'tent'",
+    ),
+    "dataset": (
+        ("run", "--method", "tent", "--dataset", "pocket-x"),
+        "unknown dataset 'pocket-x'; did you mean",
+    ),
+    "model": ((*RUN, "--model", "pocket-nb"), "unknown model 'pocket-nb'; did you mean 'pocket-bn'"),
+    "timm model": ((*RUN, "--model", "timm/resnet81"), "did you mean"),
+    "corruption": (
+        ("run", "--method", "source", "--dataset", "pocket-c", "--corruption", "fogg"),
+        "unknown corruption 'fogg'; did you mean 'fog'",
+    ),
+    "corruption in the name": (
+        ("run", "--method", "source", "--dataset", "pocket-c:fogg:5"),
+        "unknown corruption 'fogg'; did you mean 'fog'",
+    ),
+    "corruption of a clean set": ((*RUN, "--corruption", "fog"), "--corruption needs a corrupted dataset"),
+    "severity": ((*RUN, "--severity", "9"), "--severity must be 1 to 5, got 9"),
+    "severity in the name": (
+        ("run", "--method", "source", "--dataset", "pocket-c:fog:9"),
+        "the severity in 'pocket-c:fog:9' must be 1 to 5, got '9'",
+    ),
+    "hyper-parameter": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--set", "learning_rate=1"),
+        "unknown hyper-parameter of tent 'learning_rate'",
+    ),
+    "near hyper-parameter": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--set", "step=2"),
+        "did you mean 'steps'",
+    ),
+    "value": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--set", "lr=fast"),
+        "hyper-parameter lr of tent: input should be a valid number, unable to parse string as a number, got 'fast'",
+    ),
+    "choice": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--set", "optimizer=rmsprop"),
+        "'adam' or 'sgd'",
+    ),
+    "setting of no method": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--set", "apm.lr=1"),
+        "unknown method in --set 'apm'",
+    ),
+    "preset": (
+        ("run", "--method", "tent", "--dataset", "pocket", "--preset", "imagenet"),
+        "unknown preset of tent 'imagenet'; did you mean 'imagenet-c'",
+    ),
+    "batchnorm": (
+        ("run", "--method", "norm", "--dataset", "pocket", "--model", "pocket-gn"),
+        "pocket-bn",
+    ),
+    "text": (("run", "--method", "clip", "--dataset", "pocket", "--model", "pocket-bn"), "pocket-clip"),
+    "limit 0": ((*RUN, "--limit", "0"), "--limit must be at least 1 image per shift, got 0"),
+    "limit too large": ((*RUN, "--limit", "99999"), "only 2000 are there"),
+    "limit and subset": ((*RUN, "--limit", "5", "--subset", "full"), "give one of them"),
+    "reset": ((*RUN, "--reset", "epoch"), "--reset must be one of image, batch, shift, never"),
+    "device": ((*RUN, "--device", "tpu"), "--device must be one of"),
+    "no method": (("run", "--dataset", "pocket"), "--method must name at least one method"),
+    "no dataset": (("run", "--method", "source"), "--dataset must name at least one"),
+    "plugin file": (
+        (*RUN, "--plugin", "nowhere.py"),
+        "expected a Python file, got 'nowhere.py', which does not exist",
+    ),
+    "config file": ((*RUN, "--config", "nowhere.yaml"), "--config expects a YAML file"),
+    "describe": (("describe", "tentt"), "unknown method 'tentt'; did you mean 'tent'"),
+    "leaderboard": (("leaderboard", "nowhere"), "there is no run folder at nowhere"),
+    "compare": (("compare", "nowhere", "elsewhere"), "there is no run folder at nowhere"),
+    "parity": (("parity", "nowhere"), "nowhere"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), CASES.values(), ids=CASES)
+def test_bad_input_is_one_sentence(tta_bench, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    done = tta_bench(*arguments)
+    assert done.code == 2
+    assert sentence in done.err
+    assert done.err.startswith("tta-bench: ")
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err + done.out
+    assert not Path("runs/cells").exists()
+
+
+def test_a_foreign_folder_is_left_alone(tta_bench, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    done = tta_bench(*RUN, "--limit", 4, "--output", tmp_path)
+    assert done.code == 2
+    assert "thesis.tex" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_refused_for_users(tta_bench, tmp_path):
+    tmp_path.chmod(0o500)
+    done = tta_bench(*RUN, "--output", tmp_path / "runs")
+    assert done.code == 2
+    assert "written" in done.err or "readable" in done.err
+
+
+def test_a_path_that_cannot_be_a_folder_is_refused(tta_bench, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "runs", "/proc/runs"):
+        done = tta_bench(*RUN, "--limit", 4, "--output", output)
+        assert done.code == 2, output
+        assert done.err.count("\n") == 1
+
+
+def test_a_newer_manifest_is_refused_with_the_way_out(tta_bench, tmp_path):
+    folder = tmp_path / "runs"
+    assert tta_bench(*RUN, "--limit", 4, "--output", folder).code == 0
+    path = next(folder.glob("cells/*/manifest.json"))
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"schema_version": 99}))
+    for command in ((*RUN, "--limit", 4, "--output", folder), ("leaderboard", folder)):
+        done = tta_bench(*command)
+        assert done.code == 2
+        assert "newer tta-bench (schema 99" in done.err
+
+
+def test_a_half_written_manifest_is_refused_with_the_way_out(tta_bench, tmp_path):
+    folder = tmp_path / "runs"
+    assert tta_bench(*RUN, "--limit", 4, "--output", folder).code == 0
+    path = next(folder.glob("cells/*/manifest.json"))
+    path.write_text(path.read_text()[:40])
+    done = tta_bench("leaderboard", folder)
+    assert done.code == 2
+    assert str(path) in done.err
+    assert "again" in done.err
+
+
+def test_unknown_options_of_a_configuration_are_named(tta_bench, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("methods: [source]\ndatasets: [pocket]\nbatchsize: 4\n")
+    done = tta_bench("run", "--config", path)
+    assert done.code == 2
+    assert "'batchsize'; did you mean 'batch_size'" in done.err
+    path.write_text("methods: source\n")
+    assert "option methods" in tta_bench("run", "--config", path).err

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main road through its real entry point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+FIVE = [argument for name in ("source", "norm", "tent", "clip", "apm") for argument in ("--method", name)]
+FAULTY = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from tta_bench.method import Adapted, Card, Method
+
+
+@dataclass(frozen=True)
+class Faulty(Method):
+    """Raise at the third step."""
+
+    card: ClassVar[Card] = Card(paper="none")
+
+    def init(self, source, task):
+        return {"steps": torch.zeros((), dtype=torch.int64)}
+
+    def adapt(self, source, state, inputs):
+        if state["steps"] == 2:
+            raise RuntimeError("third step")
+        return Adapted({"steps": state["steps"] + 1}, source.logits(inputs.images))
+'''
+SAME = ["image_id", "position", "label", "prediction", "confidence", "entropy", "source_prediction"]
+
+
+def predictions(folder):
+    """Return the columns that must not depend on anything but the specification, per cell."""
+    found = {}
+    for path in sorted(folder.glob("cells/*/records.parquet")):
+        found[path.parent.name] = pq.read_table(path, columns=SAME).to_pydict()
+    return found
+
+
+def test_five_methods_give_one_table_and_their_records(tta_bench, tmp_path):
+    folder = tmp_path / "runs"
+    command = ("run", *FIVE, "--dataset", "pocket-c:fog:5", "--dataset", "pocket-sketch", "--limit", 20)
+    done = tta_bench(*command, "--output", folder)
+    assert done.code == 0, done.err
+    first = done.out.splitlines()[0]
+    assert "severity 5" in first
+    assert "first-20 images per shift" in first
+    assert "apm on pocket-clip: reset per image, 64 images at a time" in " ".join(done.out.split())
+    for name in ("source", "norm", "tent", "clip", "apm", "pocket-c", "pocket-sketch", "leaderboard.csv"):
+        assert name in done.out
+    assert "PocketScenes" in done.out
+    cells = predictions(folder)
+    assert len(cells) == 10
+    assert all(len(cell["prediction"]) == 20 for cell in cells.values())
+    assert (folder / "leaderboard.csv").stat().st_size > 0
+    again = tta_bench(*command, "--output", folder)
+    assert "0 cells computed, 10 reused" in again.out
+    assert predictions(folder) == cells
+
+
+def test_apm_records_its_teacher_beside_it(tta_bench, tmp_path):
+    done = tta_bench(
+        "run", "--method", "apm", "--dataset", "pocket", "--limit", 8, "--output", tmp_path / "runs"
+    )
+    assert done.code == 0
+    table = pq.read_table(next(tmp_path.glob("runs/cells/*/records.parquet")))
+    assert table["teacher_prediction"].null_count == 0
+    assert table["teacher_prediction"].to_pylist() == table["source_prediction"].to_pylist()
+
+
+def test_a_plugin_that_raises_fails_its_cells_alone(tta_bench, tmp_path):
+    path, folder = tmp_path / "faulty.py", tmp_path / "runs"
+    path.write_text(FAULTY)
+    done = tta_bench(
+        "run", "--plugin", path, "--method", "faulty", "--method", "source", "--dataset", "pocket", "--limit", 40,
+        "--batch-size", 10, "--output", folder,
+    )  # fmt: skip
+    assert done.code == 1
+    assert "third step" in done.out
+    manifests = [json.loads(one.read_text()) for one in folder.glob("cells/*/manifest.json")]
+    statuses = {manifest["spec"]["method"]: manifest["status"] for manifest in manifests}
+    assert statuses == {"faulty": "failed", "source": "complete"}
+    failed = next(manifest for manifest in manifests if manifest["status"] == "failed")
+    assert "RuntimeError: third step" in failed["error"]
+    assert "Traceback" not in done.err
+
+
+def test_a_configuration_file_gives_options_and_the_command_line_wins(tta_bench, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("methods: [source]\ndatasets: [pocket]\nlimit: 30\nbatch_size: 7\n")
+    done = tta_bench("run", "--config", path, "--limit", "12", "--output", tmp_path / "runs")
+    assert done.code == 0
+    manifest = json.loads(next(tmp_path.glob("runs/cells/*/manifest.json")).read_text())
+    assert manifest["images"] == 12
+    assert manifest["spec"]["batch_size"] == 7
+
+
+def test_a_dry_run_names_the_cells_and_writes_nothing(tta_bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tta_bench("run", "--method", "tent", "--dataset", "pocket-c", "--dry-run")
+    assert done.code == 0
+    assert done.out.count("tent · pocket-bn · pocket-c:") == 15
+    assert not (tmp_path / "runs").exists()
+
+
+def test_listing_and_describing(tta_bench):
+    listed = tta_bench("list", "methods").out
+    assert all(name in listed for name in ("source", "clip", "norm", "tent", "apm"))
+    assert "pocket-sketch" in tta_bench("list", "datasets").out
+    assert "open_clip" in tta_bench("list", "models").out
+    described = tta_bench("describe", "tent").out
+    assert "arXiv:2006.10726" in described
+    assert "imagenet-c" in described
+
+
+def test_listing_imports_no_torch():
+    code = (
+        "import sys\nfrom tta_bench.cli import app\n"
+        "for kind in ('methods', 'datasets', 'models'):\n    app(['list', kind], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("method", ["apm", "tent"])
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, method):
+    command = [
+        sys.executable, "-m", "tta_bench", "run", "--method", method, "--dataset", "pocket-c:fog",
+        "--limit", "400", "--batch-size", "4", "--no-memory", "--set", "apm.iterations=60",
+    ]  # fmt: skip
+    if method != "apm":
+        command = command[:-2]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = os.environ | {"TTA_BENCH_FLUSH_SECONDS": "0.2"}
+    subprocess.run([*command, "--output", whole], check=True, capture_output=True, env=environment)
+    process = subprocess.Popen([*command, "--output", killed], stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("cells/*/part-00001.parquet")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(killed.glob("cells/*/records.parquet"))
+    done = subprocess.run(
+        [*command, "--output", killed, "--resume"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert predictions(killed) == predictions(whole)

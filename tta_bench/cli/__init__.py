@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: one file per command, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tta_bench import __version__
+from tta_bench.cli.compare import compare
+from tta_bench.cli.describe import describe
+from tta_bench.cli.leaderboard import leaderboard
+from tta_bench.cli.listing import list_names
+from tta_bench.cli.parity import parity
+from tta_bench.cli.run import run
+from tta_bench.cli.validate import validate
+from tta_bench.errors import TTABenchError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tta-bench",
+    help="Benchmark test-time adaptation of image classifiers and CLIP-like models.",
+    epilog="A first run with nothing to download: tta-bench run --method apm --dataset pocket-c",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command("list")(list_names)
+app.command()(describe)
+app.command()(leaderboard)
+app.command()(compare)
+app.command()(validate)
+app.command()(parity)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tta-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Benchmark test-time adaptation of image classifiers and CLIP-like models."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except TTABenchError as error:
+        typer.echo(f"tta-bench: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("tta-bench: interrupted; the same command with --resume goes on from here", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tta-bench run``: from names on the command line to a table and the files behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from tta_bench.engine.planning import CellPlan
+    from tta_bench.engine.session import Ended
+    from tta_bench.spec import RunSpec
+
+FAILED = 1
+Names = list[str] | None
+
+
+def run(
+    method: Annotated[Names, typer.Option("--method", help="Method to run; repeat for several.")] = None,
+    dataset: Annotated[
+        Names, typer.Option("--dataset", help="Dataset, also NAME:CORRUPTION[:SEVERITY]; repeat for several.")
+    ] = None,
+    model: Annotated[
+        Names, typer.Option("--model", help="Source model; default: the method's own; repeat for several.")
+    ] = None,
+    corruption: Annotated[
+        Names,
+        typer.Option("--corruption", help="Corruption of a corrupted dataset, or all; repeat for several."),
+    ] = None,
+    severity: Annotated[Names, typer.Option("--severity", help="1 to 5, also 1-5 or 1,3; default 5.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Images per shift (the first N); the same as --subset first-N."),
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option("--subset", help="full, first-N or seeded-N; default: the dataset's own.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per step.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", help="Order and draws; repeat for several.")
+    ] = None,
+    reset: Annotated[
+        str | None, typer.Option("--reset", help="image, batch, shift or never; default: the method's own.")
+    ] = None,
+    settings: Annotated[
+        Names, typer.Option("--set", help="Hyper-parameter, lr=1e-4 or tent.lr=1e-4; repeat for several.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Named hyper-parameters of the literature.")
+    ] = None,
+    chosen: Annotated[
+        str | None,
+        typer.Option(
+            "--chosen", help="How hyper-parameters were chosen: published, held-out, tuned-on-test."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="float32, float64 or bfloat16.")
+    ] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option(
+            "--pretrained/--no-pretrained", help="Without: random weights, for timing; tables say so."
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option("--plugin", help="Python file that defines a method; repeat for several."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file with these options; the command line wins.")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", help="Run folder: a path or a URL.")] = "runs",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with cells that were interrupted.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute cells again that are complete.")] = False,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory/--no-memory", help="Probe peak memory on the CPU (two extra steps a cell)."),
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
+) -> None:
+    """Run methods over datasets, print a table and say where the records are.
+
+    Cells that the run folder already holds are not computed again.
+    """
+    from tta_bench.cli.progress import ConsoleReporter
+    from tta_bench.engine.planning import describe_defaults
+    from tta_bench.engine.session import Session
+    from tta_bench.records.sink import Sink
+    from tta_bench.records.store import Store
+    from tta_bench.reports.text import report_console
+
+    given = {
+        "methods": method,
+        "datasets": dataset,
+        "models": model,
+        "corruptions": corruption,
+        "severities": severity,
+        "limit": limit,
+        "subset": subset,
+        "batch_size": batch_size,
+        "seeds": seed,
+        "reset": reset,
+        "settings": settings,
+        "preset": preset,
+        "chosen": chosen,
+        "device": device,
+        "precision": precision,
+        "pretrained": pretrained,
+    }
+    spec = _spec(given, config)
+    console = report_console()
+    cells = _plan(spec, plugin or [])
+
+    console.print(
+        f"tta-bench: {describe_defaults(cells, spec)}", markup=False, highlight=False, soft_wrap=True
+    )
+    if dry_run:
+        for cell in cells:
+            console.print(cell.label, markup=False, highlight=False, soft_wrap=True)
+        return
+    store = Store(output).open(create=True)
+    with ConsoleReporter(console, len(cells)) as reporter:
+        session = Session(spec, Sink(store), reporter, resume=resume, force=force, probe_memory=memory)
+        ended = session.run(cells)
+    _report(console, output, ended)
+    if any(one.status == "failed" for one in ended):
+        raise typer.Exit(FAILED)
+
+
+def _spec(given: dict[str, Any], config: Path | None) -> RunSpec:
+    """Return the specification: the command line over the file over the defaults."""
+    from tta_bench.config import read_config
+    from tta_bench.errors import BadInputError
+    from tta_bench.spec import RunSpec, limit_to_subset, parse_severities
+
+    values: dict[str, Any] = read_config(config) if config else {}
+    values |= {key: value for key, value in given.items() if value is not None}
+    if "limit" in values:
+        if given["limit"] is not None and given["subset"] is not None:
+            raise BadInputError("--limit and --subset say the same thing; give one of them")
+        values["subset"] = limit_to_subset(values.pop("limit"))
+    if "severities" in values:
+        values["severities"] = parse_severities([str(item) for item in values["severities"]])
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return RunSpec(**({"methods": (), "datasets": ()} | values))
+
+
+def _plan(spec: RunSpec, files: Sequence[Path]) -> list[CellPlan]:
+    from tta_bench.engine.planning import plan
+    from tta_bench.hyperparameters import methods_in_file
+
+    plugins = {name: cls for path in files for name, cls in methods_in_file(path).items()}
+    return plan(spec, plugins)
+
+
+def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
+    """Print the table of this run's cells, and name what was written."""
+    from tta_bench.reports.leaderboard import leaderboard, write_csv
+    from tta_bench.reports.table import print_table
+
+    console.print()
+    print_table(leaderboard([output], cells={one.cell for one in ended}, allow_mixed=True), console)
+    path = f"{output.rstrip('/')}/leaderboard.csv"
+    write_csv(leaderboard([output], allow_mixed=True), path)
+    computed = sum(one.status != "reused" for one in ended)
+    reused = len(ended) - computed
+    console.print(
+        f"{computed} cells computed, {reused} reused. Written: {output}/cells/*/records.parquet (one row per image), "
+        f"{output}/cells/*/manifest.json (protocol), {path}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    failed = [one for one in ended if one.status == "failed"]
+    for one in failed:
+        text = f"failed: {one.label}; the traceback is in {output}/cells/{one.cell}/manifest.json"
+        console.print(text, markup=False, highlight=False, soft_wrap=True, style="red")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tta-bench validate``: run the conformance checks on a method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from tta_bench.checks import CheckResult
+
+FAILED = 1
+STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim", "xfail": "yellow", "xpass": "bold red"}
+
+
+def validate(
+    target: Annotated[str, typer.Argument(help="Name of a method, or a Python file that defines some.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Hyper-parameter, lr=1e-4 or tent.lr=1e-4; repeat for several."),
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="Named hyper-parameters of the literature.")] = "",
+) -> None:
+    """Check that a method keeps the contract and what its card promises; exit code 1 if it does not."""
+    from tta_bench.checks import check_method
+    from tta_bench.hyperparameters import create_method, methods_in_file
+    from tta_bench.reports.text import report_console
+    from tta_bench.spec import settings_for
+
+    console = report_console(plain_width=160)
+    plugins = methods_in_file(Path(target)) if _is_file(target) else {}
+    failed = False
+    for name in plugins or [target]:
+        method = create_method(name, settings_for(name, settings or ()), preset=preset, plugins=plugins)
+        results = check_method(method)
+        _show(console, name, results)
+        failed |= any(result.bad for result in results)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _is_file(target: str) -> bool:
+    return target.endswith(".py") or "/" in target or "\\" in target
+
+
+def _show(console: Console, name: str, results: Sequence[CheckResult]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"\n{name}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("what must hold", overflow="fold")
+    for result in results:
+        told = Text(result.sentence)
+        if result.reason:
+            told.append(f"\n{result.reason}", STYLES[result.status])
+        table.add_row(result.name, Text(result.status, STYLES[result.status]), told)
+    console.print(table)
+    counts = {status: sum(result.status == status for result in results) for status in STYLES}
+    parts = [f"{count} {status}" for status, count in counts.items() if count]
+    console.print(f"{name}: {', '.join(parts)}", markup=False, highlight=False)
