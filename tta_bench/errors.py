@@ -38,7 +38,9 @@ class UnknownNameError(BadInputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        super().__init__(f"unknown {kind} {name!r}; {nearest(name, self.known)}{'; ' + hint if hint else ''}")
+        near = nearest(name, self.known)
+        joint = " " if near.endswith("?") else "; "
+        super().__init__(f"unknown {kind} {name!r}; {near}{joint + hint if hint else ''}")
 
 
 class IncompatibleError(BadInputError):

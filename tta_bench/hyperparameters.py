@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -135,6 +136,7 @@ def _short(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
+@lru_cache
 def source_hash(cls: type[Method]) -> str:
     """Return the hash of the source text that a method's steps come from; the ids of its cells depend on it.
 

@@ -18,7 +18,7 @@ CASES = {
         ("run", "--method", "tent", "--dataset", "pocket-x"),
         "unknown dataset 'pocket-x'; did you mean",
     ),
-    "model": ((*RUN, "--model", "pocket-nb"), "unknown model 'pocket-nb'; did you mean 'pocket-bn'"),
+    "model": ((*RUN, "--model", "pocket-nb"), "unknown model 'pocket-nb'; did you mean"),
     "timm model": ((*RUN, "--model", "timm/resnet81"), "did you mean"),
     "corruption": (
         ("run", "--method", "source", "--dataset", "pocket-c", "--corruption", "fogg"),
