@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records as a pandas table."""
+
+import pytest
+
+from tta_bench.errors import StoreError
+from tta_bench.records.frame import read_frame
+
+
+def test_a_frame_holds_every_image_with_the_facts_of_its_cell(tmp_path):
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    spec = spec_from_file_location("synthetic_frames", Path(__file__).with_name("synthetic.py"))
+    synthetic = module_from_spec(spec)
+    spec.loader.exec_module(synthetic)
+    store = synthetic.run_folder(str(tmp_path / "runs"), cells=4, images=30, shifts=2)
+    frame = read_frame(str(tmp_path / "runs"))
+    assert len(frame) == 4 * 30
+    assert (frame["correct"] == (frame["label"] == frame["prediction"])).all()
+    by_cell = frame.groupby("cell", observed=True)["correct"].mean()
+    for manifest in store.manifests():
+        table = store.read(manifest.cell, ["label", "prediction"]).to_pandas()
+        assert by_cell[manifest.cell] == pytest.approx((table["label"] == table["prediction"]).mean())
+        assert set(frame.loc[frame["cell"] == manifest.cell, "method"]) == {manifest.spec["method"]}
+    some = read_frame(str(tmp_path / "runs"), ["image_id", "confidence"])
+    assert list(some.columns) == ["method", "variant", "model", "dataset", "image_id", "confidence"]
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="there is no run folder"):
+        read_frame(str(tmp_path / "nowhere"))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records as a pandas table, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from tta_bench.records.store import Store
+
+FACTS = ("method", "model", "dataset")
+
+
+def read_frame(folder: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the records of all complete cells of a run folder, one row per image.
+
+    Args:
+        folder: Path or URL of a run folder.
+        columns: Record columns to read, see `tta_bench.records.schema.RECORD_SCHEMA`; all if None.
+
+    Returns:
+        The columns, preceded by ``method``, ``variant``, ``model`` and ``dataset`` of the cell, and by
+        ``correct`` where label and prediction are among them.
+
+    Raises:
+        StoreError: If the folder is not a run folder or cannot be read.
+    """
+    store = Store(folder).open(create=False)
+    frames = []
+    for manifest in store.manifests():
+        if manifest.status != "complete":
+            continue
+        frame = store.read(manifest.cell, columns).to_pandas()
+        if {"label", "prediction"} <= set(frame.columns):
+            frame.insert(0, "correct", frame["label"] == frame["prediction"])
+        for name in reversed(FACTS):
+            frame.insert(0, name, manifest.spec.get(name))
+        frame.insert(1, "variant", manifest.notes.get("variant", ""))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns or ()))
