@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses against independent formulas."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tta_bench.losses import (
+    diversity,
+    entropy,
+    marginal_entropy,
+    mean_log_probabilities,
+    pseudo_label_loss,
+    robust_pseudo_label_loss,
+    soft_cross_entropy,
+)
+
+logits = st.lists(st.floats(-60, 60), min_size=2, max_size=8)
+
+
+@settings(deadline=None)
+@given(logits)
+def test_entropy_is_that_of_the_softmax(row):
+    found = entropy(torch.tensor([row], dtype=torch.float64))
+    expected = torch.distributions.Categorical(logits=torch.tensor(row, dtype=torch.float64)).entropy()
+    assert found.shape == (1,)
+    assert math.isclose(found.item(), expected.item(), rel_tol=1e-9, abs_tol=1e-12)
+
+
+@settings(deadline=None)
+@given(logits, st.floats(-30, 30))
+def test_entropy_does_not_change_with_a_shift_of_the_logits(row, shift):
+    one = torch.tensor(row, dtype=torch.float64)
+    assert torch.allclose(entropy(one), entropy(one + shift), atol=1e-9)
+
+
+def test_entropy_of_equal_logits_is_the_logarithm_of_their_number():
+    assert torch.allclose(entropy(torch.full((2, 3, 7), 4.0)), torch.full((2, 3), math.log(7)))
+
+
+def test_entropy_of_a_certain_prediction_is_zero_with_a_finite_gradient():
+    one = torch.tensor([1000.0, 0.0, -1000.0], requires_grad=True)
+    entropy(one).backward()
+    assert entropy(one).item() == 0.0
+    assert torch.isfinite(one.grad).all()
+
+
+views = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(views)
+def test_marginal_entropy_is_that_of_the_mean_prediction(rows):
+    given_views = torch.tensor(rows, dtype=torch.float64)
+    expected = torch.distributions.Categorical(probs=given_views.softmax(-1).mean(0)).entropy()
+    assert math.isclose(marginal_entropy(given_views).item(), expected.item(), rel_tol=1e-9, abs_tol=1e-9)
+    mean = mean_log_probabilities(given_views).exp()
+    assert torch.allclose(mean, given_views.softmax(-1).mean(0), atol=1e-12)
+
+
+def test_marginal_entropy_is_finite_where_a_probability_vanishes():
+    given_views = torch.tensor([[[500.0, 0.0, 0.0], [500.0, 0.0, -500.0]]], requires_grad=True)
+    value = marginal_entropy(given_views)
+    value.sum().backward()
+    assert value.item() == 0
+    assert torch.isfinite(given_views.grad).all()
+
+
+def test_soft_cross_entropy_is_the_library_s_with_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    target, given_logits = torch.randn(2, 6, 4, generator=generator)
+    expected = torch.nn.functional.cross_entropy(given_logits, target.softmax(-1), reduction="none")
+    assert torch.allclose(soft_cross_entropy(target, given_logits), expected, atol=1e-6)
+
+
+def test_pseudo_labels_count_where_they_are_chosen():
+    given_logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    chosen = torch.arange(8) % 3 == 0
+    labels = given_logits.argmax(-1)
+    expected = torch.nn.functional.cross_entropy(given_logits[chosen], labels[chosen])
+    assert torch.allclose(pseudo_label_loss(given_logits, chosen), expected)
+    none = pseudo_label_loss(given_logits, torch.zeros(8, dtype=torch.bool))
+    none.backward()
+    assert none == 0
+    assert not given_logits.grad.any()
+
+
+def test_the_robust_loss_lies_between_cross_entropy_and_absolute_error():
+    given_logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    top = given_logits.softmax(-1).amax(-1)
+    assert torch.allclose(robust_pseudo_label_loss(given_logits, 1.0), 1 - top)
+    assert torch.allclose(robust_pseudo_label_loss(given_logits, 1e-7), -top.log(), atol=1e-5)
+    middle = robust_pseudo_label_loss(given_logits, 0.8)
+    assert ((1 - top <= middle) & (middle <= -top.log())).all()
+
+
+def test_diversity_is_least_for_an_even_mean_prediction():
+    even = torch.eye(4, dtype=torch.float64) * 50
+    assert math.isclose(diversity(even).item(), -math.log(4), abs_tol=1e-4)
+    assert math.isclose(diversity(even[:1]).item(), 0.0, abs_tol=1e-4)
