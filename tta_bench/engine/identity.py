@@ -5,25 +5,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from tta_bench.data.images import ImageSource
 from tta_bench.data.streams import Stream
 from tta_bench.engine.machine import describe_machine, revision, versions
 from tta_bench.engine.planning import CellPlan
+from tta_bench.engine.split import source_data
 from tta_bench.hyperparameters import as_dict, source_hash, variant
-from tta_bench.method import Method, Need
+from tta_bench.method import Method
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import RunSpec, digest
 
 SCHEMA_VERSION = 1
-SOURCE_DATA: tuple[Need, ...] = ("source_images", "source_labels", "source_replay")
 ID_LENGTH = 20
 
 
 def is_baseline(method: Method) -> bool:
-    """Return whether a method's own predictions are the source scores: idle by its card, and nothing was set."""
-    return method.card.idle == () and not variant(method)
+    """Return whether a method's own predictions are the source scores: its card says that it is idle like this."""
+    idle = method.card.idle
+    return idle is not None and all(getattr(method, name) == value for name, value in idle)
 
 
-def cell_spec(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream) -> dict[str, Any]:
+def cell_spec(
+    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, split: ImageSource | None = None
+) -> dict[str, Any]:
     """Return everything that the predictions of a cell depend on; its hash is the cell's id."""
     return {
         "method": cell.name,
@@ -46,6 +50,7 @@ def cell_spec(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream
         "seed": cell.seed,
         "precision": spec.precision,
         "device": source.device.type,
+        **({"source_split": split.data_hash} if split is not None else {}),
     }
 
 
@@ -65,7 +70,7 @@ def protocol_card(
 ) -> dict[str, dict[str, Any]]:
     """Return the protocol card: facts that must agree within a table, and facts that its columns show."""
     severities = sorted({shift.severity for shift in cell.shifts if shift.severity})
-    used = sorted(set(SOURCE_DATA) & cell.method.card.needs)
+    used = source_data(cell.method)
     return {
         "comparable": {
             "images_used": facts["limit"],
@@ -98,9 +103,11 @@ def _base_order(stream: Stream) -> str:
     return digest([part.images.ids[position] for position in part.positions], 16)
 
 
-def manifest_facts(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream) -> dict[str, Any]:
+def manifest_facts(
+    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, split: ImageSource | None = None
+) -> dict[str, Any]:
     """Return the manifest of a cell before it runs."""
-    facts = cell_spec(cell, spec, source, stream)
+    facts = cell_spec(cell, spec, source, stream, split)
     protocol = protocol_card(cell, spec, source, stream, facts)
     card = cell.method.card
     return {
@@ -128,5 +135,8 @@ def manifest_facts(cell: CellPlan, spec: RunSpec, source: SourceModel, stream: S
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
+            "bad_images": sorted(
+                {name for part in stream.parts for name in getattr(part.images, "bad_images", [])}
+            ),
         },
     }

@@ -20,12 +20,17 @@ class Classifier(Network):
     Args:
         model: Images to logits.
         classes: How many classes the stream has.
-        indices: Which outputs of the model stand for them, in that order; None: all of them.
+        indices: Which outputs of the model stand for them, in that order; None: all of them. Where several
+            outputs stand for one class, its logit is their largest. A model that has as many outputs as there are
+            classes, too few for the indices, was trained on just these classes and is taken whole.
     """
 
     indices: Tensor | None
+    shares: Tensor | None
 
-    def __init__(self, model: nn.Module, classes: int, indices: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, classes: int, indices: Sequence[int | Sequence[int]] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self._linear = (last_linear(model),)  # in a tuple: it is registered inside the model already
@@ -35,13 +40,17 @@ class Classifier(Network):
                 f"the model has {outputs} outputs but the dataset has {classes} classes; choose a model trained "
                 "on these classes, or a CLIP-like model, which takes any class names"
             )
-        if indices is not None and not all(0 <= index < outputs for index in indices):
+        used = outputs_of(indices or ())
+        if used and max(used) >= outputs == classes:
+            indices, used = None, []
+        if not all(0 <= index < outputs for index in used):
             raise IncompatibleError(
-                f"the model has {outputs} outputs but the dataset's classes are its outputs {min(indices)} to "
-                f"{max(indices)}; choose a model trained on the class list that the dataset is part of"
+                f"the model has {outputs} outputs but the dataset's classes are its outputs {min(used)} to "
+                f"{max(used)}; choose a model trained on the class list that the dataset is part of"
             )
-        chosen = None if indices is None else torch.tensor(list(indices), dtype=torch.int64)
+        chosen, shares = (None, None) if indices is None else _table(indices)
         self.register_buffer("indices", chosen, persistent=False)
+        self.register_buffer("shares", shares, persistent=False)
         self._caught = Catcher()
         self.linear.register_forward_pre_hook(self._caught)
 
@@ -69,11 +78,37 @@ class Classifier(Network):
     def head(self, features: Tensor) -> Tensor:
         """Return the logits (N, K) of the stream's classes."""
         logits = F.linear(features, self.linear.weight, self.linear.bias)
-        return logits if self.indices is None else logits[:, self.indices]
+        return self.choose(logits)
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Return the logits (N, K) of the stream's classes among the model's own (N, outputs)."""
+        if self.indices is None:
+            return logits
+        chosen = logits[:, self.indices]
+        return chosen if chosen.ndim == 2 else chosen.amax(-1)
 
     def head_weight(self) -> Tensor:
-        """Return the classifier's rows (K, D) of the stream's classes."""
-        return self.linear.weight if self.indices is None else self.linear.weight[self.indices]
+        """Return the classifier's rows (K, D) of the stream's classes; their mean where a class has several."""
+        if self.indices is None:
+            return self.linear.weight
+        rows = self.linear.weight[self.indices]
+        return rows if self.shares is None else (rows * self.shares.to(rows.dtype)[..., None]).sum(1)
+
+
+def outputs_of(indices: Sequence[int | Sequence[int]]) -> list[int]:
+    """Return all outputs that stand for some class."""
+    return [index for one in indices for index in ([one] if isinstance(one, int) else one)]
+
+
+def _table(indices: Sequence[int | Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    """Return the outputs of each class: (K,), or (K, M) padded with the class's first, and the shares (K, M)."""
+    groups = [[one] if isinstance(one, int) else list(one) for one in indices]
+    most = max(map(len, groups))
+    if most == 1:
+        return torch.tensor([group[0] for group in groups], dtype=torch.int64), None
+    padded = [group + group[:1] * (most - len(group)) for group in groups]
+    shares = [[1 / len(group)] * len(group) + [0.0] * (most - len(group)) for group in groups]
+    return torch.tensor(padded, dtype=torch.int64), torch.tensor(shares, dtype=torch.float64)
 
 
 class Catcher:
@@ -106,3 +141,25 @@ def last_linear(model: nn.Module) -> nn.Linear:
             "choose a model that ends in a linear layer"
         )
     return found[-1]
+
+
+@torch.no_grad()
+def check_head(network: Classifier, size: tuple[int, int], name: str) -> None:
+    """Check on one image that the layer found is what gives the logits: some models have several heads.
+
+    Args:
+        network: Put in evaluation mode.
+        size: Height and width of the image.
+        name: The model's name, for the error.
+
+    Raises:
+        IncompatibleError: If the model's own logits are others.
+    """
+    x = torch.linspace(0, 1, 3 * size[0] * size[1]).reshape(1, 3, *size)
+    own = network.choose(network.eval().inner()(x))
+    ours = network.head(network.encode(x)[0])
+    if own.shape != ours.shape or not torch.allclose(own, ours, rtol=1e-4, atol=1e-5):
+        raise IncompatibleError(
+            f"{name!r} does not end in one linear layer (it has several heads or works on its logits afterwards), "
+            "which features and prototypes are read from; choose another model"
+        )

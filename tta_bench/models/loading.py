@@ -23,7 +23,8 @@ class ModelRequest:
         name: The whole name, e.g. ``"timm/resnet50.a1_in1k"``.
         rest: The part after the family, e.g. ``"resnet50.a1_in1k"``; empty where there is none.
         class_names: The K classes that the stream's labels index.
-        class_indices: Which of the model's own outputs stand for them, in that order; None: all, in order.
+        class_indices: Which of the model's own outputs stand for them, in that order; several for one class in
+            parentheses; None: all, in order.
         templates: Prompt templates with one ``{}`` each, for CLIP-like models.
         pretrained: False gives random weights drawn from `seed`.
         seed: Of the random weights.
@@ -34,7 +35,7 @@ class ModelRequest:
     name: str
     rest: str
     class_names: tuple[str, ...]
-    class_indices: tuple[int, ...] | None = None
+    class_indices: tuple[int | tuple[int, ...], ...] | None = None
     templates: tuple[str, ...] = ("a photo of a {}.",)
     pretrained: bool = True
     seed: int = 0
@@ -55,7 +56,7 @@ def load_model(
     name: str,
     class_names: Sequence[str],
     *,
-    class_indices: Sequence[int] | None = None,
+    class_indices: Sequence[int | tuple[int, ...]] | None = None,
     templates: Sequence[str] = ("a photo of a {}.",),
     pretrained: bool = True,
     seed: int = 0,

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Source models from RobustBench's zoo, an optional extra; its import is mended here."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module, resources
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tta_bench.data.preprocess import Preprocess
+from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.models.classifier import Classifier, check_head, outputs_of
+from tta_bench.models.loading import ModelRequest
+from tta_bench.models.source import SourceModel
+from tta_bench.models.weights import seeded, unreachable
+
+OUTPUTS = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
+PREFERRED_THREAT = "corruptions"
+INSTALL = "pip install 'tta-bench[robustbench]'"
+
+
+def load_robustbench(request: ModelRequest) -> SourceModel:
+    """Load a RobustBench model, e.g. robustbench/Standard or robustbench/cifar10/corruptions/Standard.
+
+    Raises:
+        UnknownNameError: If the zoo has no such model.
+        IncompatibleError: If its outputs are not these classes or are not one linear layer's.
+        BadInputError: If the extra is missing, or the weights cannot be fetched.
+    """
+    zoo = import_zoo(request.name)
+    dataset, threat, name = resolve(catalogue(zoo), request)
+    mean, std, model = unwrap(_build(zoo, request, dataset, threat, name))
+    network = Classifier(model, len(request.class_names), request.class_indices)
+    side = SIDES[dataset]
+    check_head(network, (side, side), request.name)
+    return SourceModel(
+        network,
+        name=request.name,
+        kind="classifier",
+        class_names=request.class_names,
+        mean=mean,
+        std=std,
+        preprocess=Preprocess((side, side), 256 if side == 224 else side),
+        dtype=request.dtype,
+        device=request.device,
+        pretrained=request.pretrained,
+    )
+
+
+def import_zoo(name: str) -> ModuleType:
+    """Import RobustBench although two of its imports no longer exist under the names that it uses.
+
+    Raises:
+        BadInputError: If the extra is not installed.
+    """
+    if find_spec("robustbench") is None:
+        raise BadInputError(f"{name!r} needs RobustBench, which is not installed; run `{INSTALL}`")
+    if find_spec("autoattack") is None and find_spec("pyautoattack") is not None:
+        for part in ("", ".state"):
+            sys.modules[f"autoattack{part}"] = import_module(f"pyautoattack{part}")
+    if find_spec("pkg_resources") is None:  # gone from setuptools 81; one function of it is used
+        stand_in: Any = ModuleType("pkg_resources")
+        stand_in.resource_filename = lambda package, path: str(
+            resources.files(package.partition(".")[0]) / path
+        )
+        sys.modules["pkg_resources"] = stand_in
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations of its imports, which its users cannot mend
+            return import_module("robustbench.utils")
+    except ImportError as error:
+        raise BadInputError(f"RobustBench cannot be imported ({error}); run `{INSTALL}`") from error
+
+
+def catalogue(zoo: Any) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    """Return the zoo's entries by (dataset, threat, name)."""
+    return {
+        (dataset.value, threat.value, name): entry
+        for dataset, threats in zoo.all_models.items()
+        for threat, models in threats.items()
+        for name, entry in models.items()
+    }
+
+
+def resolve(known: Mapping[tuple[str, str, str], Any], request: ModelRequest) -> tuple[str, str, str]:
+    """Return (dataset, threat, name) of a request; for a bare name the dataset follows from the classes.
+
+    Raises:
+        UnknownNameError: If the zoo has no such model.
+        BadInputError: If the name alone stands for several models.
+    """
+    parts = tuple(request.rest.split("/"))
+    if len(parts) == 3:
+        if parts not in known:
+            raise UnknownNameError("RobustBench model", request.rest, ["/".join(key) for key in known])
+        return parts
+    found = [key for key in known if key[2] == request.rest]
+    if not found:
+        raise UnknownNameError("RobustBench model", request.rest, {key[2] for key in known})
+    classes = (
+        len(request.class_names)
+        if request.class_indices is None
+        else max(outputs_of(request.class_indices)) + 1
+    )
+    least = min((count for count in OUTPUTS.values() if count >= classes), default=classes)
+    fitting = [key for key in found if OUTPUTS[key[0]] == least] or found
+    preferred = [key for key in fitting if key[1] == PREFERRED_THREAT] or fitting
+    if len(preferred) > 1:
+        full = " or ".join(repr("robustbench/" + "/".join(key)) for key in preferred)
+        raise BadInputError(
+            f"expected one model, got {request.name!r}, which stands for several; write {full}"
+        )
+    return preferred[0]
+
+
+def unwrap(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...], nn.Module]:
+    """Return mean, deviation and network of a model that RobustBench wrapped behind a normalisation.
+
+    A network that normalises within its own forward pass keeps doing so: its mean is 0 and its deviation 1.
+    """
+    parts = dict(model.named_children())
+    if isinstance(model, nn.Sequential) and list(parts) == ["normalize", "model"]:
+        mean, std = (getattr(parts["normalize"], key).flatten().tolist() for key in ("mean", "std"))
+        return tuple(mean), tuple(std), parts["model"]
+    return (0.0,) * 3, (1.0,) * 3, model
+
+
+def _build(zoo: Any, request: ModelRequest, dataset: str, threat: str, name: str) -> nn.Module:
+    """Return the zoo's model with its weights, or with random ones."""
+    folder = Path(torch.hub.get_dir()) / "robustbench"
+    place = f"RobustBench's storage (kept in {folder})"
+    trouble = import_module("gdown.exceptions").FileURLRetrievalError
+    try:
+        with seeded(request.seed), _old_checkpoints():
+            if not request.pretrained:
+                made: nn.Module = catalogue(zoo)[dataset, threat, name]["model"]()
+                return made.eval()
+            loaded: nn.Module = zoo.load_model(name, folder, dataset, threat)
+            return loaded.eval()
+    except (OSError, trouble) as error:
+        raise unreachable(request.name, place, error, "TORCH_HOME") from error
+    except UnpicklingError as error:
+        raise BadInputError(
+            f"the checkpoint of {request.name!r} in {folder} holds more than tensors; if you trust RobustBench's "
+            "authors, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _old_checkpoints() -> Iterator[None]:
+    """Allow what training scripts of the zoo saved beside tensors: numpy numbers and argument lists."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
+    with torch.serialization.safe_globals(
+        [argparse.Namespace, np.dtype, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
+    ):
+        yield
