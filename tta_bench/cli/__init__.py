@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -57,6 +58,7 @@ def options(
 
 def main() -> None:
     """Run the command line; a user's error is one sentence on stderr and exit code 2."""
+    warnings.filterwarnings("ignore", r".torch\.jit", FutureWarning)  # torch's own, while timm is imported
     try:
         app()
     except TTABenchError as error:

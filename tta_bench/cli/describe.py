@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -11,7 +12,6 @@ import typer
 def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -> None:
     """Show what a method does, what it needs and promises, its hyper-parameters and presets."""
     import dataclasses
-    import inspect
 
     from rich.table import Table
 
@@ -21,7 +21,9 @@ def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -
     made = create_method(method)
     console, card = report_console(), made.card
     console.print(f"[bold cyan]{method}[/]  {card.title}")
-    console.print(inspect.cleandoc(inspect.getdoc(type(made)) or ""), markup=False)
+    text, attributes = _documented(inspect.cleandoc(type(made).__doc__ or ""))
+    for paragraph in text:
+        console.print(paragraph, markup=False)
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name, value in _facts(made):
         facts.add_row(f"[dim]{name}[/]", value)
@@ -34,13 +36,30 @@ def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -
         )
         table.add_column("name", style="cyan", no_wrap=True)
         table.add_column("default", no_wrap=True)
-        table.add_column("type", style="dim", overflow="fold")
+        table.add_column("what it is", overflow="fold")
         for field in fields:
-            table.add_row(field.name, repr(getattr(made, field.name)), str(field.type))
+            value = getattr(made, field.name)
+            table.add_row(field.name, str(value), attributes.get(field.name, str(field.type)))
         console.print(table)
     for name, values in made.presets.items():
         listed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
         console.print(f"preset [cyan]{name}[/]: {listed}")
+
+
+def _documented(docstring: str) -> tuple[list[str], dict[str, str]]:
+    """Return the paragraphs of a docstring, each as one line, and what it says of each attribute."""
+    head, _, tail = docstring.partition("\nAttributes:\n")
+    paragraphs = [" ".join(part.split()).replace("``", "") for part in head.split("\n\n")]
+    split = [part.replace(" Differs: ", "\nDiffers: ", 1) for part in paragraphs if part]
+    attributes: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(tail).splitlines():
+        if line and not line[0].isspace():
+            name, _, text = line.partition(": ")
+            attributes[name] = text.strip()
+        elif name and line.strip():
+            attributes[name] += " " + line.strip()
+    return split, {key: value.replace("``", "") for key, value in attributes.items()}
 
 
 def _facts(method: object) -> list[tuple[str, str]]:

@@ -7,10 +7,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 QUIET_SECONDS = 10.0
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence as it is: wrapped between words on a terminal, one line elsewhere."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 class ConsoleReporter:
@@ -29,10 +33,10 @@ class ConsoleReporter:
         self._label, self._done, self._total, self._fresh = "", 0, 0, 0
         self._started = self._told = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -58,7 +62,7 @@ class ConsoleReporter:
         self._started = self._told = time.monotonic()
         if self._task is not None:
             self._progress.remove_task(self._task)
-        text = escape(f"[{self._ended + 1}/{self._cells}] {label}")
+        text = f"[{self._ended + 1}/{self._cells}] {label}"
         self._task = self._progress.add_task(text, total=total, completed=done, speed="")
 
     def advanced(self, images: int) -> None:
@@ -91,4 +95,4 @@ class ConsoleReporter:
     def _say(self, text: str) -> None:
         number = min(self._ended + (self._task is not None and self._fresh < self._total), self._cells)
         line = f"[{max(number, 1)}/{self._cells}] {self._label}: {text}"
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._progress.console, line)

@@ -90,7 +90,7 @@ def run(
 
     Cells that the run folder already holds are not computed again.
     """
-    from tta_bench.cli.progress import ConsoleReporter
+    from tta_bench.cli.progress import ConsoleReporter, say
     from tta_bench.engine.planning import describe_defaults
     from tta_bench.engine.session import Session
     from tta_bench.records.sink import Sink
@@ -119,12 +119,10 @@ def run(
     console = report_console()
     cells = _plan(spec, plugin or [])
 
-    console.print(
-        f"tta-bench: {describe_defaults(cells, spec)}", markup=False, highlight=False, soft_wrap=True
-    )
+    say(console, f"tta-bench: {describe_defaults(cells, spec)}")
     if dry_run:
         for cell in cells:
-            console.print(cell.label, markup=False, highlight=False, soft_wrap=True)
+            say(console, cell.label)
         return
     store = Store(output).open(create=True)
     with ConsoleReporter(console, len(cells)) as reporter:
@@ -163,6 +161,7 @@ def _plan(spec: RunSpec, files: Sequence[Path]) -> list[CellPlan]:
 
 def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     """Print the table of this run's cells, and name what was written."""
+    from tta_bench.cli.progress import say
     from tta_bench.reports.leaderboard import leaderboard, write_csv
     from tta_bench.reports.table import print_table
 
@@ -171,15 +170,11 @@ def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     path = f"{output.rstrip('/')}/leaderboard.csv"
     write_csv(leaderboard([output], allow_mixed=True), path)
     computed = sum(one.status != "reused" for one in ended)
-    reused = len(ended) - computed
-    console.print(
-        f"{computed} cells computed, {reused} reused. Written: {output}/cells/*/records.parquet (one row per image), "
-        f"{output}/cells/*/manifest.json (protocol), {path}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    failed = [one for one in ended if one.status == "failed"]
-    for one in failed:
-        text = f"failed: {one.label}; the traceback is in {output}/cells/{one.cell}/manifest.json"
-        console.print(text, markup=False, highlight=False, soft_wrap=True, style="red")
+    say(console, f"\n{computed} cells computed, {len(ended) - computed} reused. Written:")
+    say(console, f"  {output}/cells/*/records.parquet  one row per image")
+    say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
+    say(console, f"  {path}  the table of the whole folder")
+    for one in ended:
+        if one.status == "failed":
+            where = f"{output}/cells/{one.cell}/manifest.json"
+            say(console, f"failed: {one.label}; the traceback is in {where}", style="red")

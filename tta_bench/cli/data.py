@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tta-bench data``: list, check, prepare and corrupt datasets."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tta_bench.data.catalogue.files import Files
+    from tta_bench.data.check import Finding
+    from tta_bench.data.facts import Dataset
+
+FAILED = 1
+
+
+class Format(Enum):
+    """How corrupted pictures are saved."""
+
+    png = "png"
+    jpeg = "jpeg"
+
+
+class Elastic(Enum):
+    """Published variants of the elastic transform."""
+
+    original = "original"
+    imagecorruptions = "imagecorruptions"
+
+
+class BadImage(Enum):
+    """What to do with a picture that cannot be decoded."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+data_app = typer.Typer(
+    help="List, check, prepare and corrupt datasets.", no_args_is_help=True, rich_markup_mode=None
+)
+Name = Annotated[str, typer.Argument(help="Name of a dataset; `tta-bench data list` shows all.")]
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the datasets that are kept in files, whether they are here, and how to get them."""
+    from rich.table import Table
+
+    from tta_bench import registry
+    from tta_bench.data.catalogue.declare import files_of
+    from tta_bench.data.facts import Dataset
+    from tta_bench.data.locate import roots
+    from tta_bench.data.opening import find
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("dataset", "here", "by download", "licence", "what it is"):
+        table.add_column(column, overflow="fold")
+    for name in registry.registered("datasets"):
+        dataset = registry.load("datasets", name)
+        files = files_of(dataset) if isinstance(dataset, Dataset) else None
+        if files is None:
+            continue
+        here = any(find(files, shift) for shift in dataset.shifts(("all",) if dataset.corruptions else ()))
+        table.add_row(
+            name, "yes" if here else "no", "yes" if files.downloads else "no", dataset.licence, dataset.title
+        )
+    console = _console()
+    console.print(table)
+    looked = ", ".join(map(str, roots()))
+    console.print(f"\nLooked in {looked} (TTA_BENCH_DATA)", style="dim", highlight=False, soft_wrap=True)
+
+
+@data_app.command()
+def check(
+    name: Name,
+    severity: Annotated[
+        str, typer.Option("--severity", help="Severities of a corrupted dataset: 5, 1-5 or 1,3.")
+    ] = "1-5",
+) -> None:
+    """Count images and classes, find misplaced folders and stray files, and say how to mend them."""
+    from tta_bench.data.check import check as look
+    from tta_bench.spec import parse_severities
+
+    dataset, files = _known(name)
+    console = _console()
+    findings = []
+    for finding in look(dataset, files, parse_severities([severity])):
+        findings.append(finding)
+        _print_finding(console, finding)
+    bad = sum(bool(finding.problems) for finding in findings)
+    console.print(f"{len(findings) - bad} of {len(findings)} shifts are complete", highlight=False)
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    survey = finding.survey
+    counts = f"{survey.images} images" + (f" of {finding.expected}" if finding.expected else "")
+    line = f"{finding.shift}: {counts}, {survey.classes} classes"
+    if survey.first_hash:
+        line += f", first image sha256 {survey.first_hash}"
+    state = "incomplete" if finding.problems else "complete"
+    _say(console, f"{line}: {state}{f', in {finding.root}' if finding.root else ''}")
+    for problem in finding.problems:
+        _say(console, f"  {problem}", "red")
+    for note in finding.notes:
+        _say(console, f"  note: {note}", "dim")
+
+
+@data_app.command()
+def prepare(
+    name: Name,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Data folder; default: the first of TTA_BENCH_DATA.")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Part of the dataset, e.g. noise; repeat for several.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+) -> None:
+    """Fetch what may be fetched, resumed and checksummed; tell the exact steps for the rest."""
+    from tta_bench.data.locate import roots
+    from tta_bench.data.prepare import chosen_parts, get, instructions, total_size
+
+    dataset, files = _known(name)
+    target = (root or roots()[0]).expanduser()
+    console = _console()
+    _say(console, f"{dataset.name}: {dataset.title}")
+    _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
+    downloads = chosen_parts(files, part or [])
+    if downloads:
+        _say(console, f"{len(downloads)} files to fetch into {target} ({total_size(downloads)})")
+        for download in downloads:
+            _say(console, f"  {download.url}  {download.checksum}")
+        if not dry_run:
+            get(downloads, target, told=lambda line: _say(console, line))
+    if files.steps:
+        _say(console, "By hand:" if downloads else "This dataset cannot be fetched automatically. By hand:")
+    for line in instructions(files, target):
+        _say(console, line)
+
+
+@data_app.command()
+def corrupt(
+    src: Annotated[Path, typer.Argument(help="Folder of pictures; its structure is kept.")],
+    dst: Annotated[Path, typer.Argument(help="Folder for DST/CORRUPTION/SEVERITY/...")],
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option("--corruption", help="Name, group, or all (the fifteen); repeat for several."),
+    ] = None,
+    severity: Annotated[str, typer.Option("--severity", help="1 to 5, also 1-5 or 1,3.")] = "1-5",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the corruptions' random numbers.")] = 0,
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Shorter side before the crop, e.g. 256.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option("--crop", min=1, help="Side of the centre crop, e.g. 224.")
+    ] = None,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="png keeps the pixels; jpeg is as ImageNet-C was distributed.")
+    ] = Format.png,
+    elastic: Annotated[
+        Elastic | None,
+        typer.Option("--elastic", help="Variant of elastic_transform; default: by picture size."),
+    ] = None,
+    frost_dir: Annotated[
+        Path | None, typer.Option("--frost-dir", help="Folder of frost pictures; default: generated.")
+    ] = None,
+    on_bad_image: Annotated[
+        BadImage, typer.Option("--on-bad-image", help="Stop at an unreadable picture, or leave it out.")
+    ] = BadImage.stop,
+) -> None:
+    """Write corrupted copies of a folder of pictures; the same command goes on where it stopped."""
+    from rich.progress import Progress
+
+    from tta_bench.data.corruptions import Options
+    from tta_bench.data.corruptions.folder import corrupt_folder
+    from tta_bench.spec import parse_severities
+
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pictures", total=None)
+        report = corrupt_folder(
+            src,
+            dst,
+            corruption or ["all"],
+            parse_severities([severity]),
+            seed,
+            workers,
+            options=Options(elastic=elastic.value if elastic else None, frost_dir=frost_dir),
+            resize=resize,
+            crop=crop,
+            file_format=file_format.value,
+            on_bad_image=on_bad_image.value,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _say(console, f"{report.images} pictures, {report.files} files in {dst}, {report.written} of them new")
+    for path in report.left_out:
+        _say(console, f"left out, cannot be decoded: {path}", "red")
+
+
+def _known(name: str) -> tuple[Dataset, Files]:
+    """Return a registered dataset and its files.
+
+    Raises:
+        BadInputError: If it is not kept in files of its own.
+    """
+    from tta_bench import registry
+    from tta_bench.data.catalogue.declare import files_of
+    from tta_bench.data.facts import Dataset
+    from tta_bench.errors import BadInputError
+
+    dataset = registry.load("datasets", name)
+    files = files_of(dataset) if isinstance(dataset, Dataset) else None
+    if files is None:
+        raise BadInputError(
+            f"{name!r} has no files to prepare or check: it is made while loading or comes from a path of yours"
+        )
+    return dataset, files
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console() if Console().is_terminal else Console(width=120)
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
