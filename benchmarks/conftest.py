@@ -18,6 +18,7 @@ def goal():
     return note
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
     """Print the lines at the end, where nothing follows them."""
     if _LINES:

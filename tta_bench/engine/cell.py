@@ -12,10 +12,12 @@ import torch
 from torch.utils import _pytree as pytree
 
 from tta_bench.data.streams import Batch, Stream
+from tta_bench.data.views import make_views, view_numbers
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
-from tta_bench.method import Inputs, Method, State, Task
+from tta_bench.engine.split import SplitBatches
+from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 from tta_bench.steps import Stepped, Way, step, way_of
@@ -33,6 +35,7 @@ class CellJob:
         seed: Of its draws.
         task: What its `init` may know.
         scores: What the source model alone says of the stream; None for the source method itself.
+        split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
     """
 
@@ -43,6 +46,7 @@ class CellJob:
     seed: int
     task: Task
     scores: SourceScores | None
+    split: SplitBatches | None = None
     probe_memory: bool = True
 
 
@@ -77,7 +81,8 @@ class CellRunner:
         job = self.job
         with self.meter.phase("init"):
             initial = job.method.init(job.source, job.task)
-        self.outcome.init_ms = 1e3 * self.meter.take()["init"]
+        loading = job.split.seconds if job.split else 0.0
+        self.outcome.init_ms = 1e3 * (self.meter.take()["init"] - loading)
         state = initial
         for index, batch in enumerate(job.stream.from_row(start)):
             fresh = index == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
@@ -92,11 +97,12 @@ class CellRunner:
         self.meter.take()
         if self.job.source.device.type == "cuda":
             done: list[Stepped] = []
-            peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs)), self.job.source.device)
+            device = self.job.source.device
+            peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
             self.outcome.absolute_peak_mib = max(absolute, self.outcome.absolute_peak_mib or 0.0)
             stepped = done[0]
         else:
-            stepped = self._step(state, inputs)
+            stepped = self._step(state, inputs, batch)
         seconds = self.meter.take()
         self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
         self.outcome.warmup_rows += len(batch.rows) * warmup
@@ -105,14 +111,25 @@ class CellRunner:
         )
         return stepped.state
 
-    def _step(self, state: State, inputs: Inputs) -> Stepped:
-        """Encode where the card asks for features, then adapt and predict; all of it is the method's cost."""
-        job = self.job
+    def _step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
+        """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
+        job, policy = self.job, self.job.method.view_policy()
+        if policy is not None:
+            with self.meter.phase("view"):
+                inputs = inputs._replace(views=self._views(inputs, batch, policy))
         if "features" in job.method.card.needs:
-            assert inputs.images is not None
             with self.meter.phase("encode"), torch.no_grad():
-                inputs = inputs._replace(features=job.source.encode(inputs.images))
+                inputs = _encoded(job.source, inputs)
         return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
+
+    def _views(self, inputs: Inputs, batch: Batch, policy: ViewPolicy) -> torch.Tensor:
+        """Return views (N, V, C, H, W) whose random numbers depend on seed and image id alone."""
+        assert inputs.images is not None
+        generator, drawn = torch.Generator(), []
+        for image_id in batch.ids:
+            generator.manual_seed(counter_seed("view", self.job.seed, image_id))
+            drawn.append(view_numbers(policy.kind, policy.count, generator))
+        return make_views(inputs.images, torch.stack(drawn).to(inputs.images.device), policy.kind)
 
     def _probe(self, state: State, inputs: Inputs, batch: Batch, index: int) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
@@ -120,12 +137,20 @@ class CellRunner:
         wanted = self.job.probe_memory and (index == 1 or last)
         if not wanted or self.job.source.device.type != "cpu":
             return None
-        return cpu_peak(lambda: self._step(state, inputs))
+        return cpu_peak(lambda: self._step(state, inputs, batch))
 
     def _inputs(self, batch: Batch) -> Inputs:
         source = self.job.source
-        images = batch.images.to(source.device).to(source.dtype) / 255
-        return Inputs(images=images, draws=self._draws(batch))
+        images = batch.images.to(source.device, non_blocking=True).to(source.dtype) / 255
+        inputs = Inputs(images=images, draws=self._draws(batch))
+        if "source_replay" not in self.job.method.card.needs:
+            return inputs
+        assert self.job.split is not None
+        # By stream position, so that a run that goes on sees what it would have seen.
+        index = -(-batch.rows.start // self.job.task.batch_size)
+        replay, labels = self.job.split.batch(index, self.job.task.batch_size)
+        wanted = "source_labels" in self.job.method.card.needs
+        return inputs._replace(source_images=replay, source_labels=labels if wanted else None)
 
     def _draws(self, batch: Batch) -> Any:
         """Draw per image id where every image is an episode of its own, else once for the step."""
@@ -165,6 +190,15 @@ class CellRunner:
             teacher = score_columns(stepped.teacher, "logits")
             columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}
         return columns
+
+
+def _encoded(source: SourceModel, inputs: Inputs) -> Inputs:
+    """Return the inputs with raw features (N, D), and those of the views (N, V, D) of which view 0 is the image."""
+    assert inputs.images is not None
+    if inputs.views is None:
+        return inputs._replace(features=source.encode(inputs.images))
+    found = torch.unflatten(source.encode(inputs.views.flatten(0, 1)), 0, inputs.views.shape[:2])
+    return inputs._replace(features=found[:, 0], view_features=found)
 
 
 def _moved(draws: Any, device: torch.device) -> Any:

@@ -135,6 +135,7 @@ def manifest_facts(
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
+            **cell.method.notes(source),
             "bad_images": sorted(
                 {name for part in stream.parts for name in getattr(part.images, "bad_images", [])}
             ),

@@ -23,6 +23,7 @@ from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.ports import RecordStore, Reporter, SourceScores
 from tta_bench.engine.rows import source_scores
+from tta_bench.engine.split import SplitBatches, open_split, source_data
 from tta_bench.errors import StoreError
 from tta_bench.method import Task
 from tta_bench.models.loading import load_model
@@ -64,6 +65,7 @@ class Session:
     probe_memory: bool = True
     _models: OrderedDict[tuple[object, ...], SourceModel] = field(default_factory=OrderedDict)
     _images: dict[Shift, ImageSource] = field(default_factory=dict)
+    _splits: dict[str, ImageSource] = field(default_factory=dict)
 
     def run(self, cells: Sequence[CellPlan]) -> list[Ended]:
         """Run the cells in order and return how each ended.
@@ -75,12 +77,13 @@ class Session:
         torch.backends.cudnn.deterministic = True
         for cell in {(c.name, c.model, c.dataset.name): c for c in cells}.values():
             check_compatible(cell.method, self._model(cell))
+            self._split(cell)
         return [self._cell(cell) for cell in cells]
 
     def _cell(self, cell: CellPlan) -> Ended:
         source = self._model(cell)
         stream = self._stream(cell, source)
-        manifest = manifest_facts(cell, self.spec, source, stream)
+        manifest = manifest_facts(cell, self.spec, source, stream, self._split(cell))
         status = self.store.status(manifest["cell"])
         if status in DONE and not self.force:
             self.reporter.cell_ended(cell.label, "reused")
@@ -108,13 +111,16 @@ class Session:
         manifest["started"] = _now()
         writer = self.store.begin(manifest, resume=start > 0)
         try:
+            images = self._split(cell)
+            split = None if images is None else SplitBatches(images, source, cell.seed)
             job = CellJob(
                 method=cell.method,
                 source=source,
                 stream=stream,
                 reset=cell.reset,
                 seed=cell.seed,
-                task=self._task(cell, source, stream),
+                task=self._task(cell, source, stream, split),
+                split=split,
                 scores=None if is_baseline(cell.method) else self._scores(source, stream, manifest["spec"]),
                 probe_memory=self.probe_memory,
             )
@@ -166,20 +172,32 @@ class Session:
             del self._images[shift]
         for shift in cell.shifts:
             if shift not in self._images:
-                self._images[shift] = cell.dataset.open(Opening(shift, options=dict(self.spec.options)))
+                options = {"bad_image": self.spec.bad_image, **self.spec.options}
+                self._images[shift] = cell.dataset.open(Opening(shift, options=options))
         parts = [
             Part(shift, self._images[shift], choose(self._images[shift], cell.subset, cell.seed))
             for shift in cell.shifts
         ]
         return Stream(parts, cell.batch_size, source.preprocess)
 
-    def _task(self, cell: CellPlan, source: SourceModel, stream: Stream) -> Task:
+    def _split(self, cell: CellPlan) -> ImageSource | None:
+        """Return the source images of the cell's dataset where its method asks for them."""
+        if not source_data(cell.method):
+            return None
+        name = cell.dataset.name
+        if name not in self._splits:
+            self._splits[name] = open_split(cell.dataset, cell.name, cell.method)
+        return self._splits[name]
+
+    @staticmethod
+    def _task(cell: CellPlan, source: SourceModel, stream: Stream, split: SplitBatches | None) -> Task:
         wants_length = "stream_length" in cell.method.card.needs
         return Task(
             num_classes=source.num_classes,
             class_names=source.class_names,
             batch_size=cell.batch_size,
             stream_length=len(stream) if wants_length else None,
+            source=split,
         )
 
     def _scores(self, source: SourceModel, stream: Stream, facts: dict[str, Any]) -> SourceScores:

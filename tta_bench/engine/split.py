@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The labelled source images of a dataset, for methods whose cards ask for them."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from tta_bench.data.facts import Dataset
+from tta_bench.data.images import ImageSource
+from tta_bench.data.streams import choose
+from tta_bench.errors import BadInputError
+from tta_bench.method import Method, Need
+from tta_bench.models.source import SourceModel
+
+SOURCE_DATA: tuple[Need, ...] = ("source_images", "source_labels", "source_replay")
+"""What of the source split a card may ask for."""
+
+
+def source_data(method: Method) -> list[Need]:
+    """Return what of the source split a method's card asks for, in order of the names."""
+    return sorted(set(SOURCE_DATA) & method.card.needs)
+
+
+def open_split(dataset: Dataset, name: str, method: Method) -> ImageSource:
+    """Return the source images of a dataset for a method that asks for them.
+
+    Args:
+        dataset: The dataset.
+        name: Of the method, for the message.
+        method: The method.
+
+    Raises:
+        BadInputError: If the dataset brings none.
+    """
+    if dataset.source_split is None:
+        raise BadInputError(
+            f"method {name!r} needs source data ({', '.join(source_data(method))}), which dataset "
+            f"{dataset.name!r} does not bring; leave the method out or choose a dataset that does, e.g. pocket-c"
+        )
+    return dataset.source_split()
+
+
+class SplitBatches:
+    """Batches of source images in the order of a seed, as the source model takes them.
+
+    Attributes:
+        seconds: Time spent on loading so far; it is the harness's own and belongs to no clock of a method.
+
+    Args:
+        images: The source images.
+        source: The source model.
+        seed: Of the order.
+    """
+
+    def __init__(self, images: ImageSource, source: SourceModel, seed: int) -> None:
+        self._images, self._source = images, source
+        self._order = choose(images, "full", seed)
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._order)
+
+    def batch(self, index: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return images (M, C, H, W) in [0, 1] and labels (M,) int64 of batch ``index``, wrapping at the end."""
+        start = time.perf_counter()
+        rows = [self._order[row % len(self)] for row in range(index * size, (index + 1) * size)]
+        positions = [int(row) for row in rows]
+        images = self._images.load(positions, self._source.preprocess)
+        images = images.to(self._source.device).to(self._source.dtype) / 255
+        labels = torch.as_tensor(
+            self._images.labels[positions], dtype=torch.int64, device=self._source.device
+        )
+        self.seconds += time.perf_counter() - start
+        return images, labels
