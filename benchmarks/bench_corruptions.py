@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare the speed of the corruptions with the imagecorruptions package, in one run and on one thread.
 
-Run ``python benchmarks/bench_corruptions.py``; with ``--output FILE`` the figures and their conditions go to a
-CSV file. Times are CPU time of the process, medians over repeats, reference and ours in turn. The package does
+Run ``python benchmarks/bench_corruptions.py`` or ``pytest benchmarks/bench_corruptions.py``; with ``--output FILE``
+the script writes the figures and their conditions to a CSV file. Times are CPU time of the process, medians over repeats, reference and ours in turn. The package does
 not run on current NumPy and scikit-image; what has changed there is supplied here before it is imported.
 """
 
@@ -19,10 +19,12 @@ import time
 import types
 import warnings
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 
 from tta_bench.data.corruptions import CORRUPTIONS, EXTRA, corrupt
@@ -33,7 +35,11 @@ LARGE, SMALL = 224, 32
 LARGE_BATCH, SMALL_BATCH, SMALL_REFERENCE = 8, 256, 8
 SEVERITIES = (3, 5)
 SLOW_REFERENCE = ("glass_blur",)
+MISSING = (
+    "imagecorruptions is not installed, so there is nothing to compare with: pip install imagecorruptions"
+)
 
+Report = Callable[[str, float, float], None]
 Reference = Callable[[np.ndarray, str, int], np.ndarray]
 
 
@@ -115,7 +121,7 @@ def compare(reference: Reference, name: str, severity: int, size: int, repeats: 
     return Figure(name, severity, size, batch, statistics.median(theirs), statistics.median(ours))
 
 
-def report(label: str, value: float, goal: float) -> None:
+def print_goal(label: str, value: float, goal: float) -> None:
     """Print one line about a goal."""
     print(f"RATIO {label} {value:.2f} {goal:g} {'met' if value >= goal else 'missed'}", flush=True)
 
@@ -125,8 +131,8 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
-def large_goals(reference: Reference, repeats: int) -> list[Figure]:
-    """Compare all corruptions on 224 x 224 pictures and print the goals of the fifteen."""
+def large_goals(reference: Reference, repeats: int, report: Report) -> list[Figure]:
+    """Compare all corruptions on 224 x 224 pictures and report the goals."""
     figures = []
     for name in CORRUPTIONS + EXTRA:
         rows = [compare(reference, name, severity, LARGE, repeats) for severity in SEVERITIES]
@@ -140,7 +146,7 @@ def large_goals(reference: Reference, repeats: int) -> list[Figure]:
     return figures
 
 
-def small_goal(reference: Reference, repeats: int) -> list[Figure]:
+def small_goal(reference: Reference, repeats: int, report: Report) -> list[Figure]:
     """Compare the fifteen together on a batch of 32 x 32 pictures."""
     figures = [
         compare(reference, name, severity, SMALL, repeats) for name in CORRUPTIONS for severity in SEVERITIES
@@ -163,14 +169,33 @@ def write(path: Path, figures: list[Figure]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        conditions = ("cpu", "threads", "torch", "numpy")
+        conditions = ("cpu", "threads", "torch", "numpy", "date")
         writer.writerow(
             ("corruption", "severity", "size", "batch", "reference_ms", "ours_ms", "ratio", *conditions)
         )
-        shared = (processor(), torch.get_num_threads(), torch.__version__, np.__version__)
+        shared = (processor(), 1, torch.__version__, np.__version__, date.today().isoformat())
         for row in figures:
             times = (f"{row.reference_ms:.3f}", f"{row.ours_ms:.3f}", f"{row.ratio:.2f}")
             writer.writerow((row.corruption, row.severity, row.size, row.batch, *times, *shared))
+
+
+def measure(reference: Reference, repeats: int, report: Report) -> list[Figure]:
+    """Compare everything on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return large_goals(reference, repeats, report) + small_goal(reference, repeats, report)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.filterwarnings("ignore")  # the reference is old
+def test_speed_over_imagecorruptions(goal):
+    """Compare all corruptions in one run."""
+    reference = load_reference()
+    if reference is None:
+        pytest.skip(MISSING)
+    measure(reference, 3, lambda label, value, target: goal(label, value, target, at_most=False))
 
 
 def main() -> None:
@@ -179,14 +204,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="repeats per figure (default: 5)")
     parser.add_argument("--output", type=Path, help="CSV file for the figures")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     reference = load_reference()
     if reference is None:
-        print(
-            "imagecorruptions is not installed, so there is nothing to compare with: pip install imagecorruptions."
-        )
+        print(MISSING)
         return
-    figures = large_goals(reference, arguments.repeats) + small_goal(reference, arguments.repeats)
+    figures = measure(reference, arguments.repeats, print_goal)
     if arguments.output:
         write(arguments.output, figures)
 
