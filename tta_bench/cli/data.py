@@ -40,10 +40,21 @@ class BadImage(Enum):
     skip = "skip"
 
 
+Name = Annotated[str, typer.Argument(help="Name of a dataset; `tta-bench data list` shows all.")]
+Resize = Annotated[int | None, typer.Option(min=1, help="Shorter side before the crop, e.g. 256.")]
+Crop = Annotated[int | None, typer.Option(min=1, help="Side of the centre crop, e.g. 224.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="png keeps the pixels; jpeg is as ImageNet-C was distributed.")
+]
+ElasticOption = Annotated[
+    Elastic | None, typer.Option(help="Variant of elastic_transform; default: by picture size.")
+]
+FrostDir = Annotated[Path | None, typer.Option(help="Folder of frost pictures; default: generated.")]
+BadImageOption = Annotated[BadImage, typer.Option(help="Stop at an unreadable picture, or leave it out.")]
+
 data_app = typer.Typer(
     help="List, check, prepare and corrupt datasets.", no_args_is_help=True, rich_markup_mode=None
 )
-Name = Annotated[str, typer.Argument(help="Name of a dataset; `tta-bench data list` shows all.")]
 
 
 @data_app.command("list")
@@ -124,6 +135,8 @@ def prepare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
 ) -> None:
     """Fetch what may be fetched, resumed and checksummed; tell the exact steps for the rest."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
     from tta_bench.data.locate import roots
     from tta_bench.data.prepare import chosen_parts, get, instructions, total_size
 
@@ -138,7 +151,22 @@ def prepare(
         for download in downloads:
             _say(console, f"  {download.url}  {download.checksum}")
         if not dry_run:
-            get(downloads, target, told=lambda line: _say(console, line))
+            with Progress(
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            ) as bar:
+                task = bar.add_task("bytes", total=None)
+                get(
+                    downloads,
+                    target,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+                    told=lambda line: _say(console, line),
+                )
     if files.steps:
         _say(console, "By hand:" if downloads else "This dataset cannot be fetched automatically. By hand:")
     for line in instructions(files, target):
@@ -156,25 +184,12 @@ def corrupt(
     severity: Annotated[str, typer.Option("--severity", help="1 to 5, also 1-5 or 1,3.")] = "1-5",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the corruptions' random numbers.")] = 0,
-    resize: Annotated[
-        int | None, typer.Option("--resize", min=1, help="Shorter side before the crop, e.g. 256.")
-    ] = None,
-    crop: Annotated[
-        int | None, typer.Option("--crop", min=1, help="Side of the centre crop, e.g. 224.")
-    ] = None,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="png keeps the pixels; jpeg is as ImageNet-C was distributed.")
-    ] = Format.png,
-    elastic: Annotated[
-        Elastic | None,
-        typer.Option("--elastic", help="Variant of elastic_transform; default: by picture size."),
-    ] = None,
-    frost_dir: Annotated[
-        Path | None, typer.Option("--frost-dir", help="Folder of frost pictures; default: generated.")
-    ] = None,
-    on_bad_image: Annotated[
-        BadImage, typer.Option("--on-bad-image", help="Stop at an unreadable picture, or leave it out.")
-    ] = BadImage.stop,
+    resize: Resize = None,
+    crop: Crop = None,
+    file_format: FormatOption = Format.png,
+    elastic: ElasticOption = None,
+    frost_dir: FrostDir = None,
+    on_bad_image: BadImageOption = BadImage.stop,
 ) -> None:
     """Write corrupted copies of a folder of pictures; the same command goes on where it stopped."""
     from rich.progress import Progress

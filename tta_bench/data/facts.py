@@ -59,6 +59,7 @@ class Dataset:
         default_subset: Images per shift that run unless told otherwise.
         default_batch: Images per step unless told otherwise.
         source_split: Opens the labelled source images, where methods may ask for them.
+        classifier: Source model of methods without a text side where none is named; empty: one must be named.
         demonstration: Whether tables must say that the data only demonstrate.
         licence: Of the data.
         citation: Where to cite it from.
@@ -78,6 +79,7 @@ class Dataset:
     default_subset: str = "full"
     default_batch: int = 64
     source_split: Callable[[], ImageSource] | None = None
+    classifier: str = ""
     demonstration: bool = False
     licence: str = ""
     citation: str = ""

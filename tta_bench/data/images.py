@@ -15,6 +15,11 @@ from tta_bench.data.preprocess import Preprocess
 class ImageSource(Protocol):
     """The images of one shift, by random access.
 
+    A reader may also have ``batches(chunks, preprocess)``, which yields ``load`` of every chunk made ahead;
+    ``subset(name)``, the positions of a subset that the dataset lists itself, or None; ``usable(positions)``,
+    those whose images can be decoded; ``bad_images``, the ids that were left out; and ``origin``, where its
+    corruption comes from.
+
     Attributes:
         ids: One id per image, the same under every shift of the dataset.
         labels: (n,) int64, indexing the dataset's class names.

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tta_bench.data.corruptions import corrupt
+from tta_bench.data.corruptions import Options, corrupt
 from tta_bench.data.pocket.draws import labels_of
 from tta_bench.data.pocket.painter import render
 from tta_bench.data.pocket.spec import GENERATOR_VERSION, SPLIT_SIZES
 from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.readers.reading import generated_origin
 from tta_bench.spec import digest
 
 CHUNK = 100
@@ -27,10 +29,20 @@ class PocketImages:
         corruption: Name of the corruption; empty: none.
         severity: 1 to 5.
         seed: Of the corruption's random numbers; the scenes themselves always have seed 0.
+        chosen: Options of the corruption that are not at their default.
     """
 
-    def __init__(self, split: str, corruption: str = "", severity: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: str,
+        corruption: str = "",
+        severity: int = 0,
+        seed: int = 0,
+        chosen: tuple[tuple[str, Any], ...] = (),
+    ) -> None:
         self._split, self._corruption, self._severity, self._seed = split, corruption, severity, seed
+        self._options = Options(**dict(chosen))
+        self.origin = generated_origin("PocketScenes", chosen) if corruption else "PocketScenes"
         count = SPLIT_SIZES[split]
         self.ids: Sequence[str] = [f"{split}/{index:05d}" for index in range(count)]
         self.labels: np.ndarray = labels_of(split, range(count)).numpy()
@@ -56,4 +68,4 @@ class PocketImages:
         if not self._corruption:
             return images
         ids = [self.ids[position] for position in positions]
-        return corrupt(images, self._corruption, self._severity, self._seed, ids=ids)
+        return corrupt(images, self._corruption, self._severity, self._seed, ids=ids, options=self._options)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.facts import Dataset, Opening
 from tta_bench.data.pocket.spec import CLASS_NAMES, TEMPLATES
@@ -29,21 +29,25 @@ CORRUPTIONS = (
 
 def open_pocket(opening: Opening) -> PocketImages:
     """Return the rendered images of one split, corrupted where the shift says so."""
-    return _opened(
-        SPLITS[opening.shift.dataset], opening.shift.corruption, opening.shift.severity, opening.seed
-    )
+    from tta_bench.data.readers.reading import corruption_options
+
+    shift = opening.shift
+    chosen = corruption_options(opening.options) if shift.corruption else ()
+    return _opened(SPLITS[shift.dataset], shift.corruption, shift.severity, opening.seed, chosen)
 
 
 def open_training_split() -> PocketImages:
     """Return the images that the pocket models were trained on."""
-    return _opened("train", "", 0, 0)
+    return _opened("train", "", 0, 0, ())
 
 
 @lru_cache(maxsize=4)
-def _opened(split: str, corruption: str, severity: int, seed: int) -> PocketImages:
+def _opened(
+    split: str, corruption: str, severity: int, seed: int, chosen: tuple[tuple[str, Any], ...]
+) -> PocketImages:
     from tta_bench.data.pocket_images import PocketImages
 
-    return PocketImages(split, corruption, severity, seed)
+    return PocketImages(split, corruption, severity, seed, chosen)
 
 
 def _declare(name: str, title: str, corrupted: bool = False) -> Dataset:

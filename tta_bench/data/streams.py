@@ -77,14 +77,29 @@ class Stream:
         """Yield the batches from stream position ``start`` on, which must be where a batch begins."""
         row = 0
         for part in self.parts:
-            for begin in range(0, len(part.positions), self.batch_size):
-                chosen = part.positions[begin : begin + self.batch_size].tolist()
-                rows = range(row, row + len(chosen))
-                row = rows.stop
-                if rows.start < start:
-                    continue
-                ids = tuple(part.images.ids[position] for position in chosen)
-                yield Batch(part.images.load(chosen, self.preprocess), rows, ids, part.shift, begin == 0)
+            begins = range(0, len(part.positions), self.batch_size)
+            chunks = [part.positions[begin : begin + self.batch_size].tolist() for begin in begins]
+            rows = [
+                range(row + begin, row + begin + len(chunk))
+                for begin, chunk in zip(begins, chunks, strict=True)
+            ]
+            row += len(part.positions)
+            left = [index for index, one in enumerate(rows) if one.start >= start]
+            made = batches_of(part.images, [chunks[index] for index in left], self.preprocess)
+            for index, images in zip(left, made, strict=True):
+                ids = tuple(part.images.ids[position] for position in chunks[index])
+                yield Batch(images, rows[index], ids, part.shift, index == 0)
+
+
+def batches_of(
+    images: ImageSource, chunks: Sequence[Sequence[int]], preprocess: Preprocess
+) -> Iterator[Tensor]:
+    """Yield the model inputs of each chunk of positions, made ahead where the reader can do that."""
+    ahead = getattr(images, "batches", None)
+    if ahead is not None:
+        yield from ahead(chunks, preprocess)
+    else:
+        yield from (images.load(chunk, preprocess) for chunk in chunks)
 
 
 def choose(images: ImageSource, subset: str, seed: int) -> np.ndarray:
@@ -94,8 +109,22 @@ def choose(images: ImageSource, subset: str, seed: int) -> np.ndarray:
     the seed and its id, so neither a library's shuffle nor the number of images changes it.
 
     Raises:
-        BadInputError: If the subset is larger than the dataset.
+        BadInputError: If the subset is larger than the dataset or is not one of its own, or no image is readable.
     """
+    named = getattr(images, "subset", None)
+    listed: np.ndarray | None = named(subset) if named is not None else None
+    return _usable(images, _ranked(images, _members(images, subset, listed), ("order", seed)))
+
+
+def _members(images: ImageSource, subset: str, listed: np.ndarray | None) -> np.ndarray:
+    """Return the positions of a subset: those that the dataset lists, or those that its name stands for."""
+    if listed is not None:
+        return listed
+    if subset.startswith("robustbench"):
+        raise BadInputError(
+            f"--subset {subset} is a list of ImageNet validation images, which this dataset does not have; use "
+            "full, first-N or seeded-N"
+        )
     size = subset_size(subset)
     available = len(images)
     if size is not None and size > available:
@@ -104,7 +133,16 @@ def choose(images: ImageSource, subset: str, seed: int) -> np.ndarray:
     if size is not None:
         ranked = positions if subset.startswith("first") else _ranked(images, positions, ("subset", size))
         positions = np.sort(ranked[:size])
-    return _ranked(images, positions, ("order", seed))
+    return positions
+
+
+def _usable(images: ImageSource, positions: np.ndarray) -> np.ndarray:
+    """Return the positions without those that a reader found unreadable and was told to leave out."""
+    usable = getattr(images, "usable", None)
+    kept: np.ndarray = positions if usable is None else usable(positions)
+    if len(positions) and not len(kept):
+        raise BadInputError(f"none of the {len(positions)} images can be decoded; fetch the dataset again")
+    return kept
 
 
 def _ranked(images: ImageSource, positions: np.ndarray, key: tuple[object, ...]) -> np.ndarray:

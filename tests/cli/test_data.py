@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tta-bench data`` and real data at ``run``, through the command line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tta_bench.cli.data import data_app
+from tta_bench.cli.progress import ConsoleReporter
+from tta_bench.engine.planning import plan
+from tta_bench.engine.session import Session
+from tta_bench.errors import BadInputError
+from tta_bench.records.sink import Sink
+from tta_bench.records.store import Store
+from tta_bench.spec import RunSpec
+
+
+def pictures(root, classes=("cat", "dog"), count=3, size=(72, 64)):
+    generator = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = generator.integers(0, 256, (8, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(root / name / f"{number}.jpg")
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTA_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run_data(monkeypatch):
+    """Return a function that runs the sub-application."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: CliRunner().invoke(data_app, [str(one) for one in arguments])
+
+
+def test_help_answers_without_heavy_imports():
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom tta_bench.cli.data import data_app\n"
+        "done = CliRunner().invoke(data_app, ['--help'])\nassert 'prepare' in done.output, done.output\n"
+        "print([name for name in ('torch', 'numpy', 'rich.console') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout
+    assert "numpy" not in done.stdout
+
+
+def test_list_says_what_is_here(run_data, data):
+    pictures(data / "PACS" / "photo", ("dog", "person"))
+    done = run_data("list")
+    rows = {words[0]: words[1] for line in done.output.splitlines() if len(words := line.split()) > 1}
+    assert (rows["pacs"], rows["imagenet-c"], rows["cifar10"]) == ("yes", "no", "no")
+    assert "pocket" not in rows
+    assert str(data) in done.output
+
+
+def test_check_fails_with_what_is_missing(run_data, data):
+    pictures(data / "PACS" / "photo", ("dog", "person"))
+    done = run_data("check", "pacs")
+    assert done.exit_code == 1
+    assert "pacs:photo: 6 images of 1670, 2 classes, first image sha256" in done.output
+    assert "5 class folders are missing (elephant, giraffe, guitar, ...)" in done.output
+    assert "0 of 4 shifts are complete" in done.output
+
+
+def test_prepare_tells_the_steps_and_the_tree(run_data, data):
+    done = run_data("prepare", "imagenet")
+    assert done.exit_code == 0
+    assert "cannot be fetched automatically" in done.output
+    assert "29b22e2961454d5413ddabcf34fc5622" in done.output
+    assert f"Expected below {data}" in done.output
+    assert "tta-bench data check imagenet" in done.output
+
+
+def test_prepare_can_only_say_what_it_would_fetch(run_data, data):
+    done = run_data("prepare", "imagenet-c", "--part", "noise", "--dry-run")
+    assert done.exit_code == 0
+    assert (
+        "https://zenodo.org/records/2235448/files/noise.tar  md5:e80562d7f6c3f8834afb1ecf27252745"
+        in done.output
+    )
+    assert "blur.tar" not in done.output
+    assert list(data.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_what_has_no_files_is_said(run_data, command):
+    done = run_data(command, "pocket-c")
+    assert isinstance(done.exception, BadInputError)
+    assert "'pocket-c' has no files" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_tent_runs_on_a_folder_of_pictures(tta_bench, tmp_path, data):
+    pictures(tmp_path / "pictures")
+    done = tta_bench(
+        *("run", "--method", "tent", "--dataset", f"folder:{tmp_path / 'pictures'}:all:3"),
+        *("--model", "timm/resnet18", "--no-pretrained", "--output", tmp_path / "runs", "--limit", 2),
+        *("--batch-size", 2, "--no-memory"),
+    )
+    assert done.code == 0, done.err
+    records = pd.concat(pd.read_parquet(path) for path in (tmp_path / "runs").rglob("records.parquet"))
+    assert len(records) == 19 * 2
+    assert set(records["image_id"]) == {"cat/0.jpg", "dog/0.jpg"}
+    labels = dict(zip(records["image_id"], records["label"], strict=True))
+    assert labels == {"cat/0.jpg": 0, "dog/0.jpg": 1}
+
+
+def test_imagenet_c_without_data_gets_a_newcomer_going(tta_bench, tmp_path, data):
+    done = tta_bench("run", "--method", "apm", "--dataset", "imagenet-c", "--output", tmp_path / "runs")
+    assert done.code == 2
+    sentence = done.err.strip()
+    assert "\n" not in sentence
+    assert str(data / "ImageNet-C") in sentence
+    assert str(data / "imagenet") in sentence
+    assert "tta-bench data prepare imagenet-c" in sentence
+
+
+def spoiled(tmp_path):
+    pictures(tmp_path / "pictures")
+    (tmp_path / "pictures" / "dog" / "1.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    return (
+        *("run", "--method", "source", "--dataset", f"folder:{tmp_path / 'pictures'}"),
+        *("--model", "timm/resnet18", "--no-pretrained", "--output", tmp_path / "runs"),
+        *("--batch-size", 2, "--no-memory"),
+    )
+
+
+def test_a_bad_image_stops_the_cell_and_is_named(tta_bench, tmp_path, data):
+    done = tta_bench(*spoiled(tmp_path))
+    assert done.code == 1
+    manifest = json.loads(next((tmp_path / "runs").rglob("manifest.json")).read_text(encoding="utf-8"))
+    assert manifest["status"] == "failed"
+    assert "dog/1.jpg cannot be decoded" in manifest["error"]
+
+
+def test_bad_images_are_skipped_and_recorded(tmp_path, data):
+    spoiled(tmp_path)
+    spec = RunSpec(
+        methods=("source",), datasets=(f"folder:{tmp_path / 'pictures'}",), models=("timm/resnet18",),
+        pretrained=False, batch_size=2, bad_image="skip",
+    )  # fmt: skip
+    cells = plan(spec)
+    store = Store(str(tmp_path / "runs")).open(create=True)
+    with ConsoleReporter(Console(quiet=True), len(cells)) as reporter:
+        ended = Session(spec, Sink(store), reporter, probe_memory=False).run(cells)
+    assert [one.status for one in ended] == ["complete"]
+    manifest = json.loads(next((tmp_path / "runs").rglob("manifest.json")).read_text(encoding="utf-8"))
+    assert manifest["notes"]["bad_images"] == ["dog/1.jpg"]
+    records = pd.read_parquet(next((tmp_path / "runs").rglob("records.parquet")))
+    assert len(records) == 5
+    assert "dog/1.jpg" not in set(records["image_id"])
+
+
+def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
+    pictures(tmp_path / "pictures", count=2)
+    arguments = ("corrupt", tmp_path / "pictures", tmp_path / "out", "--severity", "1,3", "--crop", "48")
+    done = run_data(*arguments, "--corruption", "contrast")
+    assert done.exit_code == 0, done.exception
+    assert "4 pictures, 8 files" in done.output
+    assert "8 of them new" in done.output
+    with Image.open(tmp_path / "out" / "contrast" / "3" / "cat" / "0.png") as picture:
+        assert picture.size == (48, 48)
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert "0 of them new" in run_data(*arguments, "--corruption", "contrast").output
+    assert "16 files" in run_data(*arguments, "--corruption", "contrast", "--corruption", "brightness").output
+
+
+def test_corrupt_refuses_what_it_cannot_do(run_data, tmp_path):
+    pictures(tmp_path / "pictures", count=1)
+    done = run_data("corrupt", tmp_path / "pictures", tmp_path / "out", "--corruption", "fogg")
+    assert "did you mean 'fog'" in str(done.exception)
+    done = run_data("corrupt", tmp_path / "nothing", tmp_path / "out")
+    assert "must be a folder of pictures" in str(done.exception)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Datasets that the user brings: a folder of images, a Hugging Face dataset, WebDataset shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.data.catalogue.common import COMMON, EXTRA
+from tta_bench.data.catalogue.names import spaced
+from tta_bench.data.catalogue.templates import PHOTO
+from tta_bench.data.facts import Dataset, Opening
+from tta_bench.data.readers.reading import (
+    AS_DISTRIBUTED,
+    Generated,
+    Reading,
+    checked_options,
+    corruption_options,
+    generated_origin,
+)
+from tta_bench.data.readers.tree import ClassTree
+from tta_bench.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tta_bench.data.images import ImageSource
+
+NAMES_FILE = "classnames.txt"
+
+
+def folder(rest: str) -> tuple[Dataset, str]:
+    """Read any folder with one folder of images per class: folder:PATH, folder:PATH:fog:3 or folder:PATH:all.
+
+    Classes are the folders in the order of their names, and corruptions are generated while loading.
+
+    Args:
+        rest: The path, and what the shift is.
+
+    Raises:
+        BadInputError: If there is no such folder or it holds no class folders.
+    """
+    path, shift = _split(rest)
+    if not path or not Path(path).expanduser().is_dir():
+        raise BadInputError(
+            f"folder:PATH expects a folder with one folder of images per class, got {path!r}, which is not there; "
+            "check the path"
+        )
+    classes = tuple(sorted(entry.name for entry in Path(path).expanduser().iterdir() if _is_class(entry)))
+    if len(classes) < 2:
+        raise BadInputError(
+            f"{path} must hold one folder of images per class, two at least, got {', '.join(classes) or 'none'}; "
+            "sort the images into a folder for each class"
+        )
+    layout = ClassTree(classes, nested=True)
+    return _family(f"folder:{path}", shift, classes, _OpenFolder(Path(path).expanduser(), layout)), shift
+
+
+def hf(rest: str) -> tuple[Dataset, str]:
+    """Read a Hugging Face dataset with an image and a label column: hf:ORG/NAME or hf:ORG/NAME:SPLIT.
+
+    Args:
+        rest: Repository or local folder, the split (``test`` by default), and what the shift is.
+
+    Raises:
+        BadInputError: If the package ``datasets`` is missing, or the data have no image and class label columns.
+    """
+    from tta_bench.data.readers.hub import hub_classes, open_hub
+
+    name, shift = _split(rest)
+    repository, _, split = name.partition(":")
+    if not repository:
+        raise BadInputError("hf:REPO expects a repository such as hf:org/name:test, got nothing after hf:")
+    split = split or "test"
+    names = hub_classes(repository, split)
+    return _family(f"hf:{repository}:{split}", shift, names, _OpenWith(open_hub, (repository, split))), shift
+
+
+def wds(rest: str) -> tuple[Dataset, str]:
+    """Read WebDataset shards, tar files with pictures and .cls labels: wds:FOLDER beside a classnames.txt.
+
+    Args:
+        rest: The folder (or one tar file), and what the shift is.
+
+    Raises:
+        BadInputError: If there are no shards or no class names.
+    """
+    from tta_bench.data.readers.shards import open_shards, shards_in
+
+    path, shift = _split(rest)
+    place = Path(path).expanduser()
+    shards = shards_in(place)
+    names = next(
+        (
+            f
+            for f in (place.parent / NAMES_FILE, place / NAMES_FILE, place.parent.parent / NAMES_FILE)
+            if f.is_file()
+        ),
+        None,
+    )
+    if names is None:
+        raise BadInputError(
+            f"{path} has no {NAMES_FILE}, so its labels have no names; write one beside the shards, one class per "
+            "line in label order"
+        )
+    listed = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+    return _family(f"wds:{path}", shift, listed, _OpenWith(open_shards, (shards, len(listed)))), shift
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Split a path, which may hold colons, from the corruption and severity at its end."""
+    words = rest.split(":")
+    known = {*COMMON, *EXTRA, "all"}
+    for length in (1, 2):
+        tail = words[-length:]
+        if len(words) > length and tail[0] in known:
+            return ":".join(words[:-length]), ":".join(tail)
+    return rest, ""
+
+
+def _family(name: str, shift: str, classes: Sequence[str], opens: Any) -> Dataset:
+    return Dataset(
+        name=name,
+        title=f"{name}, {len(classes)} classes",
+        class_names=tuple(spaced(one) for one in classes),
+        open=opens,
+        corruptions=COMMON + EXTRA if shift else (),
+        default_corruptions=COMMON if shift else (),
+        templates=PHOTO,
+        licence="the user's own",
+    )
+
+
+def _is_class(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith((".", "__"))
+
+
+def reading_of(opening: Opening) -> Reading:
+    """Return how the user's own pictures are read: the model's resize and crop first, then the corruption."""
+    options = checked_options(opening.options)
+    shift = opening.shift
+    chosen = corruption_options(options)
+    generated = Generated(shift.corruption, shift.severity, opening.seed, None, chosen)
+    return Reading(
+        generated=generated if shift.corruption else None,
+        workers=options.get("workers"),
+        bad_image=options.get("bad_image", "stop"),
+        origin=generated_origin("the user's images", chosen) if shift.corruption else AS_DISTRIBUTED,
+    )
+
+
+@dataclass(frozen=True)
+class _OpenFolder:
+    """Opens a folder of images."""
+
+    path: Path
+    layout: ClassTree
+
+    def __call__(self, opening: Opening) -> ImageSource:
+        if not self.layout.present(self.path, opening.shift):
+            raise BadInputError(f"{self.path} holds no class folder any more; check the path")
+        return self.layout.open(self.path, opening.shift, reading_of(opening))
+
+
+@dataclass(frozen=True)
+class _OpenWith:
+    """Opens what a function reads, given its arguments, the shift and the reading."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+
+    def __call__(self, opening: Opening) -> ImageSource:
+        images: ImageSource = self.function(*self.arguments, opening.shift, reading_of(opening))
+        return images

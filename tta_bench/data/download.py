@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch one file over HTTP: go on after a cut connection, refuse pages, check the sum, leave nothing half."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tta_bench.data.catalogue.files import Download
+from tta_bench.errors import BadInputError
+
+BLOCK = 1 << 20
+ATTEMPTS = 5
+TIMEOUT_S = 60
+PAUSE_S = 1.0
+OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
+Progress = Callable[[int, int], None]
+
+
+def fetch(
+    download: Download, folder: Path, progress: Progress | None = None, pause_s: float = PAUSE_S
+) -> Path:
+    """Return the path of a fetched file whose checksum is right, fetching what is missing of it.
+
+    A file under way is kept as ``<name>.part``; the next attempt, or the next run, goes on where it stopped. A file
+    with a wrong checksum is removed.
+
+    Args:
+        download: Where it is and what its sum must be.
+        folder: Where to put it.
+        progress: Called with the bytes that are there and the bytes in all (0 if unknown).
+        pause_s: Seconds to wait before the second attempt; doubled before each further one.
+
+    Raises:
+        BadInputError: If it cannot be fetched, is a page instead of a file, or its checksum is wrong.
+    """
+    path = folder / download.file
+    part = path.with_name(path.name + ".part")
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        verify(path, download)
+        return path
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(pause_s * 2 ** (attempt - 1))
+        try:
+            if _fetch_rest(download, part, progress or _silent):
+                break
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500:
+                raise BadInputError(
+                    f"{download.url} answers {error.code} {error.reason}; fetch {download.file} by hand into {folder}"
+                ) from error
+            reason: Exception = error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error
+        else:
+            reason = ConnectionError("the connection was cut")
+    else:
+        raise BadInputError(
+            f"{download.url} could not be fetched in {ATTEMPTS} attempts ({reason}); the part that came is kept in "
+            f"{part}, and the same command goes on from there"
+        )
+    verify(part, download)
+    part.replace(path)
+    return path
+
+
+def _silent(done: int, total: int) -> None:
+    """Take progress and say nothing."""
+
+
+def _fetch_rest(download: Download, part: Path, progress: Progress) -> bool:
+    """Append what is missing of a file and return whether all of it is there."""
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(download.url, headers={"User-Agent": "tta-bench"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == NOT_SATISFIABLE and done:  # nothing is left to send
+            error.close()
+            return True
+        raise
+    with answer:
+        _refuse_page(download, answer)
+        if answer.status != PARTIAL:
+            done = 0  # the server sends it from the start
+        length = answer.headers.get("Content-Length")
+        total = done + int(length) if length else 0
+        with part.open("ab" if done else "wb") as file:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                done += len(block)
+                progress(done, total)
+    return not total or done >= total
+
+
+def _refuse_page(download: Download, answer: Any) -> None:
+    kind = answer.headers.get_content_type()
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise BadInputError(
+            f"{download.url} sent a web page instead of {download.file}; open it in a browser (it may ask to log in "
+            "or to confirm) and put the file in place by hand"
+        )
+
+
+def verify(path: Path, download: Download) -> None:
+    """Remove a file whose checksum is not the published one.
+
+    Raises:
+        BadInputError: If it was removed.
+    """
+    kind, _, wanted = download.checksum.partition(":")
+    found = _sum(path, kind)
+    if found == wanted:
+        return
+    with path.open("rb") as file:
+        page = file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    size = path.stat().st_size
+    path.unlink()
+    what = "it was a web page" if page else f"its {kind} was {found} ({size} bytes), not {wanted}"
+    raise BadInputError(
+        f"{path} was removed because {what}; run the command again, or fetch it by hand from {download.url}"
+    )
+
+
+def _sum(path: Path, kind: str) -> str:
+    made = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            made.update(block)
+    return made.hexdigest()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make batches ahead of time in worker processes; the bits are the same whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tta_bench.errors import TTABenchError
+
+PREFETCH = 2
+
+
+class _Made(Dataset[Any]):
+    """One item per chunk of positions; a user's error is handed over as a value, so that it stays one sentence."""
+
+    def __init__(self, make: Callable[[Sequence[int]], Any], chunks: Sequence[Sequence[int]]) -> None:
+        self.make, self.chunks = make, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.make(self.chunks[index])
+        except TTABenchError as error:
+            return error
+
+
+def made_ahead(
+    make: Callable[[Sequence[int]], Any], chunks: Sequence[Sequence[int]], workers: int
+) -> Iterator[Any]:
+    """Yield ``make(chunk)`` of every chunk in order, made ahead by worker processes.
+
+    Tensors come back through shared memory, pinned where there is a CUDA device. Each chunk is made by one
+    process, and nothing of it depends on which.
+
+    Args:
+        make: Turns positions into a batch; must not use global random numbers.
+        chunks: The positions of each batch.
+        workers: How many processes; 0 makes the batches in this one when they are asked for.
+
+    Raises:
+        TTABenchError: What `make` raises, as it raised it.
+    """
+    workers = min(workers, len(chunks))
+    if workers == 0:
+        yield from map(make, chunks)
+        return
+    loader = DataLoader(
+        _Made(make, chunks),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+    )
+    for made in loader:
+        if isinstance(made, TTABenchError):
+            raise made
+        yield made

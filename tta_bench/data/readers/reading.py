@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a dataset's pictures become model inputs: what its declaration says and what the user asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.spec import BAD_IMAGE
+
+FILE_WORKERS = 2
+AS_DISTRIBUTED = "as distributed"
+KNOWN = frozenset(("workers", "bad_image", "emulate_distributed", "elastic", "frost_dir"))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A corruption that is applied while loading.
+
+    Attributes:
+        name: Of the corruption.
+        severity: 1 to 5.
+        seed: Of its random numbers.
+        first: Shorter side (pixels) and crop that pictures are brought to before; None: the model's own.
+        options: Of the corruptions, see `tta_bench.data.corruptions.Options`.
+    """
+
+    name: str
+    severity: int
+    seed: int = 0
+    first: tuple[int, int] | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Attributes:
+        border: Pixels to cut from every side first (ObjectNet marks its pictures with a red frame).
+        cropped: Whether the files are crops already, so that a model takes them whole.
+        generated: The corruption to apply; None: none.
+        workers: Processes that decode; None: the kind of source decides.
+        bad_image: Whether an unreadable picture stops the run or is left out.
+        subsets: Named subsets: a list file's name by the subset's name.
+        origin: Where the corruption comes from, for the protocol.
+    """
+
+    border: int = 0
+    cropped: bool = False
+    generated: Generated | None = None
+    workers: int | None = None
+    bad_image: Literal["stop", "skip"] = "stop"
+    subsets: tuple[str, ...] = ()
+    origin: str = AS_DISTRIBUTED
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data options of a run, refusing what no reader knows.
+
+    Raises:
+        UnknownNameError: For an option that no reader knows.
+        BadInputError: For a value that it cannot take.
+    """
+    for name in options:
+        if name not in KNOWN:
+            raise UnknownNameError("data option", name, KNOWN)
+    workers = options.get("workers")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+        raise BadInputError(f"--workers must be 0 or more, got {workers!r}; 0 loads in the main process")
+    bad = options.get("bad_image", "stop")
+    if bad not in BAD_IMAGE:
+        raise BadInputError(f"--on-bad-image must be {' or '.join(BAD_IMAGE)}, got {bad!r}")
+    return dict(options)
+
+
+def corruption_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return the options that change how corruptions look, in a fixed order, without those at their default."""
+    chosen: dict[str, Any] = {
+        name: options.get(name) for name in ("elastic", "emulate_distributed", "frost_dir")
+    }
+    folder = chosen["frost_dir"]
+    if folder is not None and not Path(folder).is_dir():
+        raise BadInputError(f"--frost-dir must be a folder of pictures, got {str(folder)!r}; check the path")
+    if folder is not None:
+        chosen["frost_dir"] = Path(folder)
+    return tuple((name, value) for name, value in chosen.items() if value)
+
+
+def generated_origin(source: str, chosen: tuple[tuple[str, Any], ...]) -> str:
+    """Return how the protocol names corruptions that are generated while loading."""
+    details = ", ".join(name if value is True else f"{name}={value}" for name, value in chosen)
+    return f"generated from {source}{f' ({details})' if details else ''}"
