@@ -55,8 +55,8 @@ class Descending(Method):
         params = self.tensors(source)
         if not params:
             raise IncompatibleError(
-                f"{type(self).__name__} found nothing to adapt in {source.name!r}, e.g. no normalisation layers "
-                "with weights; choose another model or other layers"
+                f"{type(self).__name__} finds nothing to adapt in {source.name!r}, e.g. no affine norm layer of the "
+                "chosen kinds; choose another model or other layers"
             )
         return {"params": params, "optimizer": self.descent().init(params)}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which norm layers SAR and DeYO adapt: all but those of the last of four stages and the final one."""
+"""Norm layers below the last stage, which SAR and DeYO adapt, and the statistics that BatchNorm layers store."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def lower_norms(source: SourceModel, layers: Sequence[str] = ()) -> Tensors:
         if name not in known:
             raise UnknownNameError(f"norm layer of {source.name}", name, known)
     return {tensor: source.params[tensor] for name in layers for tensor in known[name]}
+
+
+def stored_statistics(source: SourceModel) -> Tensors:
+    """Return the means and variances that the BatchNorm layers store, by tensor name; empty without such layers."""
+    layers = [layer.name for layer in source.layers if layer.kind == "batch"]
+    names = [f"{layer}.{leaf}" for layer in layers for leaf in ("running_mean", "running_var")]
+    return {name: source.buffers[name] for name in names if name in source.buffers}

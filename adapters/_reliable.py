@@ -42,7 +42,7 @@ class Reliable(Descending):
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        if not 0 <= self.margin or not 0 <= self.redundancy:
+        if not self.margin >= 0 or not self.redundancy >= 0:
             raise BadInputError(
                 f"margin and redundancy must be 0 or more, got {self.margin} and {self.redundancy}"
             )
@@ -79,7 +79,9 @@ class Reliable(Descending):
             return Adapted(state, logits)
         seen = logits[kept].softmax(-1).mean(0)
         mean = KEEP * state["mean"] + (1 - KEEP) * seen if state["begun"] else seen
-        return Adapted({**self.moved(state, grads), "mean": mean, "begun": torch.ones_like(state["begun"])}, logits)
+        return Adapted(
+            {**self.moved(state, grads), "mean": mean, "begun": torch.ones_like(state["begun"])}, logits
+        )
 
     def _kept(self, state: State, logits: Tensor, each: Tensor, margin: float) -> Tensor:
         """Return which samples (N,) are reliable and, once there is a mean prediction, unlike it."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,20 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State, Task
+from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.method import Adapted, Card, Cost, Inputs, Method, SourceModel, State, Task
 
-from ._apm_student import SIZES, Adam, Dims, Fit, Moments, Student, fit  # noqa: TID251 (a sibling)
+from ._apm_adam import Adam, Moments  # noqa: TID251 (a sibling)
+from ._apm_cost import adam_bytes, fast_passes, reference_passes  # noqa: TID251 (a sibling)
+from ._apm_dims import SIZES, Dims, Student  # noqa: TID251 (a sibling)
+from ._apm_fit import Engine, Fit, Way, choose, fit, make_engine  # noqa: TID251 (a sibling)
+from ._apm_islands import Colours, Islands, islands  # noqa: TID251 (a sibling)
+from ._apm_reference import forward  # noqa: TID251 (a sibling)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEFTOVER = {"gradient_accumulation": 1.0, "scaled_accumulation": 1 / 65536, "all": 1 / 65536}
 CARRIED = ("carry_adam", "all")
+SINGLE = ("a photo of a {}.",)
 CHOICES: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "read": ("published", "last"),
     "input": ("image", "none"),
     "pooling": ("attention", "mean"),
     "target": ("raw", "unit"),
+    "templates": ("dataset", "single", "ensemble"),
+    "engine": ("auto", "reference", "fast", "active"),
+    "products": ("full", "tf32", "bfloat16"),
     "reference_quirk": ("none", "carry_adam", *LEFTOVER),
 }
 
@@ -35,8 +45,9 @@ class Apm(Method):
     The student maps ``[column of the image; code of a location]`` by a shared network to one feature per
     location and pools them to ``y``. From weights drawn ``N(0, weight_std^2)`` it takes Adam steps on
     ``mean_j (y_j - t_j)^2``, where ``t`` is the source model's feature of the same image; the scores are
-    ``scale * cos(y, text_c)``. A student that fits ``t`` exactly predicts what the source model predicts, so
-    the source model's scores on the same image are recorded beside every prediction.
+    ``scale * cos(y, text_c)``, or those of the source model's own linear head. A student that fits ``t`` exactly
+    predicts what the source model predicts, so the source model's scores on the same image are recorded beside
+    every prediction.
 
     Source: Modi and Rawat, NeurIPS 2024, arXiv:2410.20535, and its published code.
     Differs: Adam and its learning rate are fresh for every image, gradients are those of the current update,
@@ -54,7 +65,7 @@ class Apm(Method):
         eps: Added to the root of Adam's second moment.
         weight_decay: Coefficient of the L2 term in the gradient.
         weight_std: Standard deviation of the fresh weights and biases.
-        size: Named sizes of the student.
+        size: Named sizes of the student; those with a number have so many million weights with a feature of 768.
         dims: Sizes of the student by number; None takes those of `size`.
         read: ``"published"`` reads the last iteration's forward pass, before its update; ``"last"`` runs one
             more pass after it.
@@ -62,6 +73,14 @@ class Apm(Method):
         pooling: ``"attention"`` by a learned query as in the published code, or the ``"mean"`` of the
             paper's figure.
         target: The teacher's feature as it is (``"raw"``) or scaled to length 1 (``"unit"``).
+        templates: Prompts that student and teacher are compared with: the ``"dataset"``'s, the ``"single"``
+            ``a photo of a {}.``, or the ``"ensemble"`` of CLIP's 80 for ImageNet.
+        stop_loss: Read an image at the first pass whose loss is at most this; 0 never stops early.
+        stride: Every how many-th row and column of the location grid is used; more than 1 is quicker and
+            changes the prediction.
+        engine: How it is computed, with equal results: ``"reference"`` as it is described, ``"fast"``,
+            ``"active"``, or ``"auto"`` by device and size.
+        products: Precision of the fast engine's inner products; ``"tf32"`` acts on GPUs alone.
         reference_quirk: Defect of the published loop to reproduce, for parity alone; those that carry Adam's
             state over need batches of one image and no reset.
         lr_every: Updates after which a carried learning rate falls to a tenth.
@@ -73,12 +92,17 @@ class Apm(Method):
     eps: float = 1e-8
     weight_decay: float = 0.0
     weight_std: float = 0.01
-    size: Literal["pocket", "published"] = "pocket"
+    size: Literal["pocket", "7m", "14m", "published", "38m", "53m"] = "pocket"
     dims: Dims | None = None
     read: Literal["published", "last"] = "published"
     input: Literal["image", "none"] = "image"
     pooling: Literal["attention", "mean"] = "attention"
     target: Literal["raw", "unit"] = "raw"
+    templates: Literal["dataset", "single", "ensemble"] = "dataset"
+    stop_loss: float = 0.0
+    stride: int = 1
+    engine: Engine = "auto"
+    products: Literal["full", "tf32", "bfloat16"] = "full"
     reference_quirk: Literal[
         "none", "carry_adam", "gradient_accumulation", "scaled_accumulation", "all"
     ] = "none"  # fmt: skip
@@ -87,12 +111,16 @@ class Apm(Method):
     card: ClassVar[Card] = Card(
         paper="arXiv:2410.20535",
         title="Asynchronous Perception Machine For Efficient Test-Time-Training",
-        needs=frozenset({"features", "text", "gradients"}),
+        authors="Modi, Rajat and Rawat, Yogesh Singh",
+        venue="Advances in Neural Information Processing Systems",
+        year=2024,
+        needs=frozenset({"features", "gradients"}),
         reset="image",
         model="pocket-clip",
         independent=True,
         draw_device="device",
         parity="apm/apm",
+        cost="1 forward; 20 forward + 19 backward of the small student",
         notes="A converged student predicts what its teacher does; compare with the teacher's scores. A student of "
         "the published size has 22 million weights: adapt few images at a time.",
     )
@@ -102,22 +130,28 @@ class Apm(Method):
     }
 
     def __post_init__(self) -> None:
-        """Refuse unknown choices and a fit without an iteration."""
+        """Refuse unknown choices and values that no fit could have."""
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise BadInputError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        if self.iterations < 1:
-            raise BadInputError(f"iterations must be 1 or more, got {self.iterations}")
+        for name, least in (("iterations", 1), ("stride", 1), ("stop_loss", 0)):
+            if not getattr(self, name) >= least:
+                raise BadInputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if self.products == "bfloat16" and self.engine in ("reference", "active"):
+            raise BadInputError(
+                f"products='bfloat16' needs engine 'fast', got {self.engine!r}; leave one of them out"
+            )
 
     def student(self, source: SourceModel) -> Student:
         """Return the student's sizes for this source model."""
         dims = SIZES[self.size] if self.dims is None else Dims(*self.dims)
-        return Student(dims, source.dim, self.pooling)
+        return Student(dims, source.dim, self.pooling, self.stride)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return an empty state; Adam's moments only where a quirk carries them over."""
+        self._prototypes(source)
         if self.reference_quirk not in CARRIED:
             return {}
         zeros = torch.zeros(1, self.student(source).size, dtype=source.dtype, device=source.device)
@@ -132,17 +166,35 @@ class Apm(Method):
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the scores of students fitted to the images of the batch, and those of their teacher."""
         assert inputs.features is not None
+        carried = self.reference_quirk in CARRIED
         # The update after the published reading has no effect but on what a quirk carries over.
-        updates = self.iterations - (self.read == "published" and self.reference_quirk not in CARRIED)
-        course = self.fit(source, state, inputs, updates)
-        read = course.predictions[self.iterations - (self.read == "published")]
-        if self.reference_quirk in CARRIED:
+        updates = self.iterations - (self.read == "published" and not carried)
+        course = self.fit(source, state, inputs, updates, keep=carried)
+        read = self._read(course)
+        if carried:
             first, second, done = course.moments
             state = {"first": first, "second": second, "done": torch.full_like(state["done"], done)}
-        return Adapted(state, source.head(read), source.head(inputs.features))
+        return Adapted(state, self.scores(source, read), self.scores(source, inputs.features))
 
-    def fit(self, source: SourceModel, state: State, inputs: Inputs, updates: int) -> Fit:
+    def fit(
+        self,
+        source: SourceModel,
+        state: State,
+        inputs: Inputs,
+        updates: int,
+        *,
+        start: Moments | None = None,
+        keep: bool = True,
+    ) -> Fit:
         """Fit a student to each image of the batch and return the course of losses and predictions.
+
+        Args:
+            source: The teacher.
+            state: What `init` returned.
+            inputs: Images, features, and weights (N, P) to start from as the draws.
+            updates: Number U of updates.
+            start: Moments to go on from; None for those of the state, or none.
+            keep: Whether weights and moments are handed back as well.
 
         Raises:
             BadInputError: If Adam's state is to be carried through a batch of more than one image.
@@ -161,11 +213,102 @@ class Apm(Method):
             every=self.lr_every if carried else 0,
             leftover=LEFTOVER.get(self.reference_quirk, 0.0),
         )  # fmt: skip
-        start = Moments(state["first"], state["second"], int(state["done"])) if carried else None
+        if carried and start is None:
+            start = Moments(state["first"], state["second"], int(state["done"]))
         target = inputs.features if self.target == "raw" else F.normalize(inputs.features, dim=-1)
-        weights = inputs.draws.to(target)
-        patches = student.patches(self._seen(student.dims, inputs.images)) if self.input == "image" else None
-        return fit(student, weights, patches, target, adam, updates, start)
+        way = Way(self._engine(student, source), self.products, self.stop_loss, keep)
+        patches = self._patches(student, inputs.images)
+        return fit(student, inputs.draws.to(target), patches, target, adam, updates, start, way)
+
+    def respond(self, source: SourceModel, weights: Tensor, images: Tensor) -> Tensor:
+        """Return what students with given weights (N, P) say (N, D) to images (N, 3, H, W) in [0, 1]."""
+        student = self.student(source)
+        with torch.no_grad():
+            return forward(student, student.unpack(weights), self._patches(student, images))
+
+    def islands(
+        self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | None = None
+    ) -> Islands:
+        """Fit students as `adapt` does and return what each of their locations holds.
+
+        Args:
+            source: The teacher; it needs neither texts nor a head.
+            inputs: One batch, with features and draws.
+            generator: Draws the head for colours.
+            colours: How that head is fitted; None leaves the colours out.
+        """
+        assert inputs.images is not None
+        fitted = self.fit(source, {}, inputs, self.iterations - (self.read == "published"))
+        student = self.student(source)
+        seen = self._patches(student, inputs.images)
+        return islands(student, fitted.weights, seen, inputs.images, generator, colours)
+
+    def scores(self, source: SourceModel, features: Tensor) -> Tensor:
+        """Return the scores (N, K) of features (N, D) under the prompts that were asked for."""
+        prototypes = self._prototypes(source)
+        if prototypes is None or source.text is None:
+            return source.head(features)
+        scores = source.text.scale * F.normalize(features, dim=-1) @ prototypes.T
+        return scores if source.text.bias is None else scores + source.text.bias
+
+    def notes(self, source: SourceModel) -> dict[str, str]:
+        """Return the engine that device and size came to."""
+        return {"engine": self._engine(self.student(source), source)}
+
+    def costs(self, source: SourceModel, inputs: Inputs) -> tuple[Cost, ...]:
+        """Return the cost of teacher, student and optimiser for one image.
+
+        The active engine leaves out what is zero, so its passes have no formula; the count is of the first
+        iteration, where it leaves out least.
+        """
+        student = self.student(source)
+        name = self._engine(student, source)
+        image, updates = self.input == "image", self.iterations - (self.read == "published")
+        known = {"reference": reference_passes, "fast": fast_passes}.get(name)
+        passes = known(student, image=image) if known else (None, None)
+        run = self._passes(student, inputs, name)
+        moved = adam_bytes(student, inputs.draws.element_size())
+        return (
+            Cost("student forward", updates + 1, passes[0], work=run[0]),
+            Cost("student backward", updates, passes[1], work=run[1]),
+            Cost("optimiser", updates, 0, moved),
+        )
+
+    def _passes(self, student: Student, inputs: Inputs, name: Engine) -> tuple[Callable[[], object], ...]:
+        """Return the forward and the backward pass of fresh students, the latter after the former."""
+        assert inputs.images is not None
+        assert inputs.features is not None
+        weights = inputs.draws.to(inputs.features)
+        patches = self._patches(student, inputs.images)
+        engine = make_engine(name, student, weights, torch.zeros_like(weights), patches, inputs.features)
+        engine.forward()
+        return engine.forward, engine.backward
+
+    def _engine(self, student: Student, source: SourceModel) -> Engine:
+        return "fast" if self.products == "bfloat16" else choose(self.engine, student, source.device)
+
+    def _read(self, course: Fit) -> Tensor:
+        """Return the predictions (N, D) that count: the last one that is read, or the first that is good enough."""
+        last = self.iterations - (self.read == "published")
+        if not self.stop_loss:
+            return course.predictions[last]
+        good = course.losses[:last] <= self.stop_loss
+        index = torch.where(good.any(0), good.to(torch.int8).argmax(0), last)
+        return course.predictions[index, torch.arange(len(index), device=index.device)]
+
+    def _prototypes(self, source: SourceModel) -> Tensor | None:
+        """Return class prototypes (K, D) where other prompts than the source model's own are asked for."""
+        if self.templates == "dataset":
+            return None
+        if source.text is None:
+            raise IncompatibleError(
+                f"templates={self.templates!r} needs a source model with a text side, which {source.name!r} lacks; "
+                "choose templates='dataset' or a CLIP-like model"
+            )
+        return source.text.prototypes(SINGLE if self.templates == "single" else clip_templates())
+
+    def _patches(self, student: Student, images: Tensor) -> Tensor | None:
+        return student.patches(self._seen(student.dims, images)) if self.input == "image" else None
 
     @staticmethod
     def _seen(dims: Dims, images: Tensor) -> Tensor:
@@ -174,3 +317,10 @@ class Apm(Method):
             images = F.interpolate(images, size=dims.image, mode="bilinear", antialias=True)
         mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
         return (images - mean) / std
+
+
+def clip_templates() -> tuple[str, ...]:
+    """Return CLIP's 80 prompt templates for ImageNet."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

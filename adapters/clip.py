@@ -46,6 +46,11 @@ class Clip(Method):
     card: ClassVar[Card] = Card(
         paper="arXiv:2103.00020",
         title="Learning Transferable Visual Models From Natural Language Supervision",
+        authors="Radford, Alec and Kim, Jong Wook and Hallacy, Chris and Ramesh, Aditya and Goh, Gabriel and "
+        "Agarwal, Sandhini and Sastry, Girish and Askell, Amanda and Mishkin, Pamela and Clark, Jack and "
+        "Krueger, Gretchen and Sutskever, Ilya",
+        venue="International Conference on Machine Learning",
+        year=2021,
         inputs="features",
         needs=frozenset({"text", "features"}),
         predicts="before",
@@ -54,6 +59,7 @@ class Clip(Method):
         independent=True,
         vmappable=True,
         idle=(("templates", "dataset"),),
+        cost="1 forward",
         notes="The zero-shot baseline of the methods that need a text side.",
     )
     presets: ClassVar[dict[str, dict[str, object]]] = {

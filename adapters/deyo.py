@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from tta_bench.augment import paint_middle, shuffle_patches, shuffle_pixels
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import Adapted, Card, Inputs, SourceModel
@@ -54,9 +54,14 @@ class Deyo(Descending):
     card: ClassVar[Card] = Card(
         paper="openreview:9w3iw8wDuE",
         title="Entropy is not Enough for Test-Time Adaptation: From the Perspective of Disentangled Factors",
+        authors="Lee, Jonghyun and Jung, Dahuin and Lee, Saehyung and Park, Junsung and Shin, Juhyeon and "
+        "Hwang, Uiwon and Yoon, Sungroh",
+        venue="International Conference on Learning Representations",
+        year=2024,
         needs=frozenset({"gradients"}),
         predicts="before",
         parity="online/deyo",
+        cost="2 forward + 1 backward; the second forward over the samples of low entropy alone",
         notes="A second forward pass, without gradients, over the destroyed copies.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -114,23 +119,12 @@ class Deyo(Descending):
         grads, _, (logits, step) = gradient(loss, state["params"])
         return Adapted(self.moved(state, grads) if step else state, logits)
 
-    def _destroyed(self, images: Tensor, permutation: Tensor | None) -> Tensor:
+    def _destroyed(self, images: Tensor, order: Tensor | None) -> Tensor:
         """Return copies (N, C, H, W) of images in which the object's shape is gone."""
-        n, channels, height, width = images.shape
-        if permutation is None:
-            occluded = images.clone()
-            rows, columns = slice(height // 4, height // 4 + height // 2), slice(width // 4, width // 4 + width // 2)
-            occluded[..., rows, columns] = images.mean((-2, -1), keepdim=True)
-            return occluded
-        if self.destroy == "pixel":
-            order = permutation[:, None].expand(-1, channels, -1)
-            return images.flatten(2).gather(2, order).unflatten(2, (height, width))
-        side = (height // self.patches, width // self.patches)
-        whole = (side[0] * self.patches, side[1] * self.patches)
-        if whole != (height, width):
-            images = F.interpolate(images, whole, mode="bilinear", antialias=True)
-        cut = F.unfold(images, side, stride=side)
-        mixed = F.fold(cut.gather(2, permutation[:, None].expand(-1, cut.shape[1], -1)), whole, side, stride=side)
-        if whole == (height, width):
-            return mixed
-        return F.interpolate(mixed, (height, width), mode="bilinear", antialias=True)
+        if order is None:
+            return paint_middle(images)
+        return (
+            shuffle_pixels(images, order)
+            if self.destroy == "pixel"
+            else shuffle_patches(images, order, self.patches)
+        )

@@ -42,9 +42,14 @@ class Eata(Reliable):
     card: ClassVar[Card] = Card(
         paper="arXiv:2204.02610",
         title="Efficient Test-Time Model Adaptation without Forgetting",
+        authors="Niu, Shuaicheng and Wu, Jiaxiang and Zhang, Yifan and Chen, Yaofo and Zheng, Shijian and "
+        "Zhao, Peilin and Tan, Mingkui",
+        venue="International Conference on Machine Learning",
+        year=2022,
         needs=frozenset({"gradients", "source_images"}),
         predicts="before",
         parity="online/eata",
+        cost="1 forward + 1 backward; before the stream the same over the source images",
         notes="Reads source images once, before the stream, without their labels.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

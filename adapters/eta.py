@@ -30,9 +30,14 @@ class Eta(Reliable):
     card: ClassVar[Card] = Card(
         paper="arXiv:2204.02610",
         title="Efficient Test-Time Model Adaptation without Forgetting",
+        authors="Niu, Shuaicheng and Wu, Jiaxiang and Zhang, Yifan and Chen, Yaofo and Zheng, Shijian and "
+        "Zhao, Peilin and Tan, Mingkui",
+        venue="International Conference on Machine Learning",
+        year=2022,
         needs=frozenset({"gradients"}),
         predicts="before",
         parity="online/eta",
+        cost="1 forward + 1 backward",
         notes="The redundancy threshold depends on the number of classes; the presets are the literature's.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS

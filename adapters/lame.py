@@ -47,10 +47,14 @@ class Lame(Method):
     card: ClassVar[Card] = Card(
         paper="arXiv:2201.05718",
         title="Parameter-free Online Test-time Adaptation",
+        authors="Boudiaf, Malik and Mueller, Romain and Ben Ayed, Ismail and Bertinetto, Luca",
+        venue="Conference on Computer Vision and Pattern Recognition",
+        year=2022,
         output="probabilities",
         predicts="before",
         reset="batch",
         parity="online/lame",
+        cost="1 forward",
         notes="Made for streams whose classes are correlated; harmful on shuffled streams of many classes.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -85,7 +89,9 @@ class Lame(Method):
                 weights = torch.zeros_like(distances).scatter_(1, nearest.indices[:, 1:], 1.0)
             else:
                 width = nearest.values[:, -1].mean().clamp(min=torch.finfo(distances.dtype).tiny)
-                weights = torch.exp(-(distances**2) / (2 * width**2).clamp(min=torch.finfo(distances.dtype).tiny))
+                weights = torch.exp(
+                    -(distances**2) / (2 * width**2).clamp(min=torch.finfo(distances.dtype).tiny)
+                )
         return 0.5 * (weights + weights.T) if self.symmetric else weights
 
     def _agree(self, unary: Tensor, weights: Tensor) -> Tensor:
@@ -105,5 +111,5 @@ class Lame(Method):
 def _distances(features: Tensor) -> Tensor:
     """Return the Euclidean distances (N, N) from explicit differences, in blocks of rows."""
     rows = max(1, AT_ONCE // max(1, features.numel()))
-    blocks = [(part[:, None] - features).norm(dim=-1) for part in features.split(rows)]
+    blocks = [(part[:, None] - features).norm(dim=-1) for part in torch.split(features, rows)]
     return torch.cat(blocks)

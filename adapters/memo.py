@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
@@ -44,6 +45,9 @@ class Memo(Descending):
     card: ClassVar[Card] = Card(
         paper="arXiv:2110.09506",
         title="MEMO: Test Time Robustness via Adaptation and Augmentation",
+        authors="Zhang, Marvin and Levine, Sergey and Finn, Chelsea",
+        venue="Advances in Neural Information Processing Systems",
+        year=2022,
         needs=frozenset({"gradients"}),
         views=ViewPolicy(32, "augmix"),
         predicts="after",
@@ -52,6 +56,7 @@ class Memo(Descending):
         chunk=8,
         idle=(("lr", 0.0), ("alpha", 0.0)),
         parity="online/memo",
+        cost="33 forward + 32 backward with 32 views",
         notes="Episodic: slow, and independent of order and batch size.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -83,7 +88,7 @@ class Memo(Descending):
 
         def loss(params: Tensors) -> tuple[Tensor, Tensor]:
             flat = source.logits(views.flatten(0, 1), params, norm=blend(self.alpha, detach=True))
-            logits = flat.unflatten(0, views.shape[:2])
+            logits = torch.unflatten(flat, 0, views.shape[:2])
             return marginal_entropy(logits).mean(), logits
 
         grads, _, _ = gradient(loss, state["params"])

@@ -40,11 +40,16 @@ class Norm(Method):
     card: ClassVar[Card] = Card(
         paper="arXiv:2006.16971",
         title="Improving robustness against common corruptions by covariate shift adaptation",
+        authors="Schneider, Steffen and Rusak, Evgenia and Eck, Luisa and Bringmann, Oliver and Brendel, "
+        "Wieland and Bethge, Matthias",
+        venue="Advances in Neural Information Processing Systems",
+        year=2020,
         needs=frozenset({"batchnorm"}),
         predicts="after",
         vmappable=True,
         idle=(("statistics", "alpha"), ("alpha", 0.0)),
         parity="online/norm_test",
+        cost="1 forward; 2 forward with statistics=ema",
         notes="Batches of one or few classes hurt it; batch size and order matter.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -40,12 +40,16 @@ class Pl(Descending):
     reference_quirk: bool = False
 
     card: ClassVar[Card] = Card(
-        paper="Lee 2013, ICML Workshop on Challenges in Representation Learning",
+        paper="Lee, ICML Workshop 2013",
         title="Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks",
+        authors="Lee, Dong-Hyun",
+        venue="ICML Workshop on Challenges in Representation Learning",
+        year=2013,
         needs=frozenset({"gradients"}),
         predicts="before",
         idle=(("lr", 0.0),),
         parity="online/pl",
+        cost="1 forward + 1 backward",
         notes="Confident mistakes reinforce themselves.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -18,8 +18,9 @@ from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
 class RDumb(Reliable):
     """Adapt as ETA does and return to the source model every few batches.
 
-    After each ``every`` batches, counting those in which no sample was kept, the adapted tensors, the
-    optimiser and the mean prediction are as at the start.
+    ``loss = mean_{i in S} exp(E0 - H_i) * H_i`` with ETA's S and E0. After each ``every`` batches, counting those
+    in which no sample was kept, ``theta <- theta_source``, and the optimiser and the mean prediction are as at
+    the start.
 
     Source: Press et al., NeurIPS 2023, arXiv:2306.05401.
     Differs: a reset by the runner also zeroes the count.
@@ -35,9 +36,13 @@ class RDumb(Reliable):
     card: ClassVar[Card] = Card(
         paper="arXiv:2306.05401",
         title="RDumb: A simple approach that questions our progress in continual test-time adaptation",
+        authors="Press, Ori and Schneider, Steffen and Kümmerer, Matthias and Bethge, Matthias",
+        venue="Advances in Neural Information Processing Systems",
+        year=2023,
         needs=frozenset({"gradients"}),
         predicts="before",
         parity="online/rdumb",
+        cost="1 forward + 1 backward",
         notes="A sanity check for long streams; equal to ETA on streams shorter than `every` batches.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS

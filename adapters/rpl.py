@@ -35,10 +35,15 @@ class Rpl(Descending):
     card: ClassVar[Card] = Card(
         paper="arXiv:2104.12928",
         title="If your data distribution shifts, use self-learning",
+        authors="Rusak, Evgenia and Schneider, Steffen and Pachitariu, George and Eck, Luisa and Gehler, "
+        "Peter and Bringmann, Oliver and Brendel, Wieland and Bethge, Matthias",
+        venue="Transactions on Machine Learning Research",
+        year=2022,
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,
         parity="online/rpl",
+        cost="1 forward + 1 backward",
         notes="No threshold: every sample counts.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -54,10 +54,15 @@ class Sar(Descending):
     card: ClassVar[Card] = Card(
         paper="arXiv:2302.12400",
         title="Towards Stable Test-Time Adaptation in Dynamic Wild World",
+        authors="Niu, Shuaicheng and Wu, Jiaxiang and Zhang, Yifan and Wen, Zhiquan and Chen, Yaofo and "
+        "Zhao, Peilin and Tan, Mingkui",
+        venue="International Conference on Learning Representations",
+        year=2023,
         needs=frozenset({"gradients"}),
         predicts="before",
         model="pocket-gn",
         parity="online/sar",
+        cost="2 forward + 2 backward",
         notes="Made for models without BatchNorm; two forward and two backward passes per batch.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

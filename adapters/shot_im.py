@@ -42,12 +42,17 @@ class ShotIm(Descending):
 
     card: ClassVar[Card] = Card(
         paper="arXiv:2002.08546",
-        title="Do We Really Need to Access the Source Data? Source Hypothesis Transfer",
+        title="Do We Really Need to Access the Source Data? Source Hypothesis Transfer for Unsupervised Domain "
+        "Adaptation",
+        authors="Liang, Jian and Hu, Dapeng and Feng, Jiashi",
+        venue="International Conference on Machine Learning",
+        year=2020,
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,
         idle=(("lr", 0.0),),
         parity="online/shot_im",
+        cost="1 forward + 1 backward",
         notes="Diversity is taken over the batch: small or label-sorted batches hurt it.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

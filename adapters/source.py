@@ -29,6 +29,7 @@ class Source(Method):
         vmappable=True,
         idle=(),
         parity="online/source",
+        cost="1 forward",
         notes="The baseline: no tensor changes.",
     )
 

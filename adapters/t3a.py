@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
@@ -37,10 +36,14 @@ class T3A(Method):
     card: ClassVar[Card] = Card(
         paper="Iwasawa & Matsuo, NeurIPS 2021",
         title="Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization",
+        authors="Iwasawa, Yusuke and Matsuo, Yutaka",
+        venue="Advances in Neural Information Processing Systems",
+        year=2021,
         predicts="after",
         fixed_shapes=False,
         grows=("supports", "labels", "entropies"),
         parity="online/t3a",
+        cost="1 forward",
         notes="No gradients; the logits have no bias and are not calibrated. Its state grows by the stream with -1.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -65,7 +68,11 @@ class T3A(Method):
         assert inputs.images is not None
         with torch.no_grad():
             seen = source.forward(inputs.images)
-            found = {"supports": seen.features, "labels": seen.logits.argmax(-1), "entropies": entropy(seen.logits)}
+            found = {
+                "supports": seen.features,
+                "labels": seen.logits.argmax(-1),
+                "entropies": entropy(seen.logits),
+            }
             grown = {name: torch.cat([state[name], new]) for name, new in found.items()}
             pruned = self._pruned(grown, source.num_classes)
             belongs = F.one_hot(pruned["labels"], source.num_classes).to(seen.features.dtype)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
@@ -40,6 +41,7 @@ class TTAug(Method):
         independent=True,
         vmappable=True,
         chunk=16,
+        cost="32 forward with 32 views",
         notes="What the views alone are worth: compare methods that learn from views with it.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -66,5 +68,5 @@ class TTAug(Method):
         """Return the mean probabilities (N, K) over the views."""
         views = inputs.views
         assert views is not None
-        logits = source.logits(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        logits = torch.unflatten(source.logits(views.flatten(0, 1)), 0, views.shape[:2])
         return mean_log_probabilities(logits).exp()

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tta_bench.losses import (
+    contrastive,
     diversity,
     entropy,
     marginal_entropy,
@@ -17,6 +19,8 @@ from tta_bench.losses import (
     pseudo_label_loss,
     robust_pseudo_label_loss,
     soft_cross_entropy,
+    soft_likelihood_ratio,
+    symmetric_cross_entropy,
 )
 
 logits = st.lists(st.floats(-60, 60), min_size=2, max_size=8)
@@ -102,3 +106,46 @@ def test_diversity_is_least_for_an_even_mean_prediction():
     even = torch.eye(4, dtype=torch.float64) * 50
     assert math.isclose(diversity(even).item(), -math.log(4), abs_tol=1e-4)
     assert math.isclose(diversity(even[:1]).item(), 0.0, abs_tol=1e-4)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-30, 30), st.floats(-30, 30)), min_size=2, max_size=8))
+def test_symmetric_cross_entropy_takes_both_ways_alike(pairs):
+    one, two = torch.tensor(pairs, dtype=torch.float64).T
+    p, q = (torch.distributions.Categorical(logits=row) for row in (one, two))
+    apart = torch.distributions.kl_divergence(p, q) + torch.distributions.kl_divergence(q, p)
+    expected = (p.entropy() + q.entropy() + apart) / 2
+    assert torch.isclose(symmetric_cross_entropy(one, two), expected, atol=1e-9)
+    assert torch.equal(symmetric_cross_entropy(one, two), symmetric_cross_entropy(two, one))
+
+
+def test_the_likelihood_ratio_is_the_expected_log_odds():
+    row = torch.tensor([0.5, 1.5, -1.0], dtype=torch.float64)
+    p = row.softmax(0).tolist()
+    expected = -sum(q * math.log(q / (1 - q) + 1e-5) for q in p)
+    assert soft_likelihood_ratio(row).item() == pytest.approx(expected, abs=1e-12)
+    certain = torch.tensor([[50.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    value = soft_likelihood_ratio(certain).sum()
+    assert value.item() == pytest.approx(-0.99 * math.log(99 + 1e-5), abs=1e-9)
+    value.backward()
+    assert certain.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_the_contrastive_loss_is_that_of_plain_sums(views):
+    generator = torch.Generator().manual_seed(views)
+    features = torch.randn(views, 4, 6, generator=generator, dtype=torch.float64)
+    features = torch.nn.functional.normalize(features, dim=-1)
+    rows, total = [(v, n) for v in range(views) for n in range(4)], 0.0
+    for v, n in rows:
+        own = {(w, m): (features[v, n] @ features[w, m]).item() / 0.2 for w, m in rows if (w, m) != (v, n)}
+        bottom = math.log(sum(map(math.exp, own.values())))
+        total -= sum(own[w, n] - bottom for w in range(views) if w != v) / (views - 1)
+    assert contrastive(features, 0.2).item() == pytest.approx(total / len(rows), abs=1e-12)
+
+
+def test_views_that_agree_lose_less():
+    agreeing = torch.eye(4).expand(3, 4, 4)
+    mixed = torch.stack([torch.eye(4).roll(shift, 0) for shift in range(3)])
+    assert contrastive(agreeing, 0.1) < 1
+    assert contrastive(mixed, 0.1) > 5

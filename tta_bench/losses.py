@@ -97,3 +97,48 @@ def diversity(logits: Tensor, eps: float = 1e-5) -> Tensor:
     """
     mean = logits.softmax(-1).mean(0)
     return (mean * (mean + eps).log()).sum()
+
+
+def symmetric_cross_entropy(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean of the cross-entropies of two predictions with each other; gradients flow through both.
+
+    Args:
+        first: (..., K) logits.
+        second: (..., K) logits.
+
+    Returns:
+        (...) nats.
+    """
+    return 0.5 * soft_cross_entropy(first, second) + 0.5 * soft_cross_entropy(second, first)
+
+
+def soft_likelihood_ratio(logits: Tensor, clip: float = 0.99, eps: float = 1e-5) -> Tensor:
+    """Return the negative expected log-odds ``-sum_c p_c ln(p_c / (1 - p_c) + eps)`` of each row.
+
+    Args:
+        logits: (..., K).
+        clip: Largest probability, so that certain predictions give no gradient.
+        eps: Added inside the logarithm.
+
+    Source: ROID, arXiv:2306.00650, eq. 6.
+    """
+    p = logits.softmax(-1).clamp(0, clip)
+    return -(p * (p / (1 - p) + eps).log()).sum(-1)
+
+
+def contrastive(features: Tensor, temperature: float) -> Tensor:
+    """Return the mean contrastive loss of features that come in several views of each sample.
+
+    Args:
+        features: (V, N, D) unit vectors; the V views of one sample attract, all others repel.
+        temperature: Divides the cosines.
+
+    Source: supervised contrastive learning, arXiv:2004.11362, eq. 2, with each sample as its own class.
+    """
+    views, count = features.shape[:2]
+    flat = features.flatten(0, 1)
+    logits = flat @ flat.T / temperature
+    own = torch.eye(views * count, dtype=torch.bool, device=flat.device)
+    positive = torch.eye(count, dtype=torch.bool, device=flat.device).repeat(views, views) & ~own
+    log_p = logits - logits.masked_fill(own, -torch.inf).logsumexp(-1, keepdim=True)
+    return -(log_p * positive).sum(-1).mean() / (views - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -98,7 +99,7 @@ class ViewPolicy:
 
     Attributes:
         count: V, with the image itself as view 0.
-        kind: Augmentation that makes the others.
+        kind: What the others are: ``"crop"`` or ``"augmix"``.
     """
 
     count: int
@@ -112,6 +113,9 @@ class Card:
     Attributes:
         paper: Where the method is described, e.g. ``"arXiv:2006.10726"``.
         title: Title of the paper.
+        authors: Its authors as BibTeX writes them, ``"Last, First and Last, First"``; empty for a baseline.
+        venue: Where it appeared, without the year.
+        year: When it appeared there; 0 for a baseline.
         inputs: Whether it works on images or only on features.
         needs: What it must be given; see `Need`.
         views: Views to make of each image.
@@ -128,12 +132,17 @@ class Card:
         chunk: Images adapted at a time under an ``image`` reset, unless the command line says otherwise.
         idle: Hyper-parameters with which the method must predict what its source does; None: there are none.
         parity: Golden family and method name that stand for it, e.g. ``"online/tent"``.
+        cost: Passes of one step in words, e.g. ``"1 forward + 1 backward"``: passes over one batch, a backward pass
+            for every forward pass that is differentiated; empty where nobody counted.
         licence: SPDX identifier of this implementation.
         notes: What a user should know before reading a number.
     """
 
     paper: str
     title: str = ""
+    authors: str = ""
+    venue: str = ""
+    year: int = 0
     inputs: Literal["images", "features"] = "images"
     needs: frozenset[Need] = frozenset()
     views: ViewPolicy | None = None
@@ -150,8 +159,27 @@ class Card:
     chunk: int = 64
     idle: tuple[tuple[str, Any], ...] | None = None
     parity: str = ""
+    cost: str = ""
     licence: str = "Apache-2.0"
     notes: str = ""
+
+
+class Cost(NamedTuple):
+    """What one part of a step costs.
+
+    Attributes:
+        part: Its name.
+        times: How often a step runs it.
+        multiply_adds: Of one run, products alone, by formula; None where they depend on the data.
+        moved_bytes: Of one run, through memory, where that is what bounds it.
+        work: Runs it once, for a library to count; None where there is no product to count.
+    """
+
+    part: str
+    times: int
+    multiply_adds: int | None = None
+    moved_bytes: int | None = None
+    work: Callable[[], object] | None = None
 
 
 class Method(ABC):
@@ -176,6 +204,10 @@ class Method(ABC):
         """
         return None
 
+    def view_policy(self) -> ViewPolicy | None:
+        """Return how many views of which kind the runner makes of each image; by default what the card says."""
+        return self.card.views
+
     @abstractmethod
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after one step; a deterministic function that writes to none of its arguments."""
@@ -187,6 +219,14 @@ class Method(ABC):
 
     def adapts(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the tensors that the method changes in this model, for the manifest."""
+        return ()
+
+    def notes(self, source: SourceModel) -> dict[str, str]:
+        """Return choices that the method made by itself for this model, for the manifest."""
+        return {}
+
+    def costs(self, source: SourceModel, inputs: Inputs) -> tuple[Cost, ...]:
+        """Return the parts of a step on these inputs, what each costs by formula, and how to run it alone."""
         return ()
 
 

@@ -142,7 +142,9 @@ def sgd(
         nesterov: Whether the step is ``g + momentum * buffer``.
         weight_decay: Coefficient of the L2 term.
     """
-    decayed = {name: grads[name] + weight_decay * p if weight_decay else grads[name] for name, p in params.items()}
+    decayed = {
+        name: grads[name] + weight_decay * p if weight_decay else grads[name] for name, p in params.items()
+    }
     if not momentum:
         return {name: p - lr * decayed[name] for name, p in params.items()}, dict(state)
     new, buffers = {}, {}
@@ -176,8 +178,14 @@ class Descent:
     def __post_init__(self) -> None:
         """Refuse an unknown name and settings outside their range."""
         if self.name not in ("adam", "adamw", "sgd"):
-            raise BadInputError(f"optimizer must be 'adam', 'adamw' or 'sgd', got {self.name!r}; choose one of them")
-        for name, value in (("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay)):
+            raise BadInputError(
+                f"optimizer must be 'adam', 'adamw' or 'sgd', got {self.name!r}; choose one of them"
+            )
+        for name, value in (
+            ("lr", self.lr),
+            ("momentum", self.momentum),
+            ("weight_decay", self.weight_decay),
+        ):
             if not 0 <= value < float("inf"):
                 raise BadInputError(f"{name} must be a number of 0 or more, got {value}")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -5,12 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tta_bench.adapters import _apm_student as students
-from tta_bench.adapters.apm import Apm
+from tta_bench.adapters import _apm_dims as students
+from tta_bench.adapters import _apm_fit as fitting
+from tta_bench.adapters import _apm_reference as reference
+from tta_bench.adapters._apm_islands import Colours
+from tta_bench.adapters.apm import CHOICES, Apm, clip_templates
 
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.steps import slice_inputs, step
-from tta_bench.testing import tiny_clip, tiny_inputs, tiny_task
+from tta_bench.testing import tiny_clip, tiny_inputs, tiny_source, tiny_task
 
 SMALL = students.Dims((8, 12), 4, (3, 2), 8, (10, 8, 6))
 
@@ -29,13 +32,16 @@ def source():
 
 
 @settings(max_examples=12, deadline=None)
-@given(cut=st.integers(1, 6), control=st.sampled_from(["image", "none"]), per=st.integers(1, 4))
-def test_an_images_result_does_not_depend_on_the_others(cut, control, per):
-    source, method = tiny_clip(dtype=torch.float64), small(input=control)
+@given(
+    cut=st.integers(1, 6), control=st.sampled_from(["image", "none"]), per=st.integers(1, 4),
+    engine=st.sampled_from(["reference", "fast", "active"]),
+)  # fmt: skip
+def test_an_images_result_does_not_depend_on_the_others(cut, control, per, engine):
+    source, method = tiny_clip(dtype=torch.float64), small(input=control, engine=engine)
     inputs = tiny_inputs(source, 7, method=method, seed=cut)
     whole = run(method, source, inputs).scores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(students, "AT_ONCE_ON_CPU", per * method.student(source).size)
+        patch.setattr(fitting, "AT_ONCE_ON_CPU", per * method.student(source).size)
         parts = [run(method, source, slice_inputs(inputs, *ends)).scores for ends in ((0, cut), (cut, 7))]
     looped = run(method, source, inputs, way="loop").scores
     for other in (torch.cat(parts), looped):
@@ -102,7 +108,7 @@ def test_mean_pooling_averages_the_features_of_the_locations():
     student = students.Student(SMALL, 16, "mean")
     weights = torch.randn(2, student.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     images = torch.rand(2, 3, 8, 12, dtype=torch.float64)
-    found = student.forward(student.unpack(weights), student.patches(images))
+    found = reference.forward(student, student.unpack(weights), student.patches(images))
     code = students.positional_code((3, 2), 8).double().flatten(1)
     for index in range(2):
         named = {name: part[index] for name, part in student.unpack(weights).items()}
@@ -140,19 +146,110 @@ def test_an_image_of_another_size_is_brought_to_the_students(source):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
-def test_the_published_size_has_the_published_number_of_weights():
+def test_the_sizes_have_the_weights_that_their_names_say():
     assert students.Student(students.SIZES["published"], 768).size == 22_032_461
+    for name, dims in students.SIZES.items():
+        if name.endswith("m"):
+            assert round(students.Student(dims, 768).size / 1e6) == int(name[:-1])
 
 
-@pytest.mark.parametrize("name", ["size", "read", "input", "pooling", "target", "reference_quirk"])
+def test_an_early_stop_reads_each_image_at_its_own_first_good_pass(source):
+    method = small(iterations=40, read="last")
+    inputs = tiny_inputs(source, 6, method=method)
+    course = method.fit(source, {}, inputs, 40)
+    limit = float(course.losses[12].median())
+    first = [next((k for k in range(40) if course.losses[k, i] <= limit), 40) for i in range(6)]
+    assert len(set(first)) > 2
+    expected = source.head(torch.stack([course.predictions[k, i] for i, k in enumerate(first)]))
+    stopping = small(iterations=40, read="last", stop_loss=limit)
+    assert torch.equal(run(stopping, source, inputs).scores, expected)
+    alone = run(stopping, source, inputs, way="loop").scores
+    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-9)
+    everything = float(course.losses.max())
+    untouched = small(iterations=40, stop_loss=everything)
+    assert torch.equal(run(untouched, source, inputs).scores, source.head(course.predictions[0]))
+
+
+def test_other_prompts_change_student_and_teacher_alike(source):
+    inputs = tiny_inputs(source, 3, method=small())
+    for name, templates in (("single", ["a photo of a {}."]), ("ensemble", clip_templates())):
+        found = run(small(templates=name), source, inputs)
+        prototypes = source.text.prototypes(templates)
+        cosines = torch.nn.functional.normalize(inputs.features, dim=1) @ prototypes.T
+        torch.testing.assert_close(found.teacher, cosines * source.text.scale, rtol=0, atol=1e-10)
+        assert not torch.equal(found.scores, run(small(), source, inputs).scores)
+    assert len(set(clip_templates())) == 80
+    with pytest.raises(IncompatibleError, match="text side"):
+        small(templates="single").init(tiny_source(), None)
+
+
+def test_a_linear_head_reads_the_students_features():
+    plain, method = tiny_source(dtype=torch.float64), small(iterations=600, read="last")
+    inputs = tiny_inputs(plain, 3, method=method)
+    found = run(method, plain, inputs)
+    torch.testing.assert_close(found.teacher, plain.logits(inputs.images), rtol=0, atol=1e-10)
+    assert torch.equal(found.scores.argmax(1), found.teacher.argmax(1))
+
+
+def test_a_stride_takes_every_other_row_and_column(source):
+    inputs = tiny_inputs(source, 3, method=small())
+    dims = SMALL._replace(grid=(5, 4))
+    found = run(small(dims=dims, stride=2), source, inputs).scores
+    assert not torch.equal(found, run(small(dims=dims), source, inputs).scores)
+    student = small(dims=dims, stride=2).student(source)
+    whole = students.positional_code((5, 4), 8)
+    assert student.grid == (3, 2)
+    assert torch.equal(student.table(8, whole), whole[:, ::2, ::2].flatten(1))
+
+
+def test_the_islands_pool_to_the_prediction_and_their_colours_are_the_images(source):
+    method = small(pooling="mean", dims=SMALL._replace(grid=(8, 8), image=(16, 16)))
+    inputs = tiny_inputs(source, 2, method=method)
+    generator = torch.Generator().manual_seed(0)
+    found = method.islands(source, inputs, generator, Colours(updates=300))
+    assert found.colours is not None
+    pooled = (found.features * found.share).sum((2, 3))
+    torch.testing.assert_close(source.head(pooled), run(method, source, inputs).scores, rtol=0, atol=1e-9)
+    wanted = torch.nn.functional.interpolate(inputs.images, size=(8, 8), mode="bilinear", antialias=True)
+    error = (found.colours - wanted).square().mean((1, 2, 3))
+    spread = (wanted - wanted.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    assert (error < 0.5 * spread).all()
+    bare = small().islands(source, tiny_inputs(source, 2, method=small()), generator)
+    assert bare.colours is None
+    torch.testing.assert_close(bare.share.sum((2, 3)), torch.ones_like(bare.share[..., 0, 0]))
+
+
+def test_the_response_to_the_own_image_is_the_prediction(source):
+    method = small()
+    inputs = tiny_inputs(source, 3, method=method)
+    fitted = method.fit(source, {}, inputs, 4)
+    own = method.respond(source, fitted.weights, inputs.images)
+    torch.testing.assert_close(own, fitted.predictions[-1], rtol=0, atol=1e-12)
+    assert not torch.allclose(method.respond(source, fitted.weights, inputs.images.flip(0)), own)
+
+
+def test_a_fit_that_goes_on_ends_where_an_uninterrupted_one_does(source):
+    method = small()
+    inputs = tiny_inputs(source, 3, method=method)
+    whole, half = method.fit(source, {}, inputs, 6), method.fit(source, {}, inputs, 2)
+    rest = method.fit(source, {}, inputs._replace(draws=half.weights), 4, start=half.moments)
+    assert torch.equal(rest.weights, whole.weights)
+    assert torch.equal(rest.predictions, whole.predictions[2:])
+    assert rest.moments.done == 6
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
 def test_an_unknown_choice_is_refused(name):
     with pytest.raises(BadInputError, match=f"{name} must be one of"):
         Apm(**{name: "other"})
 
 
 def test_values_that_do_not_fit_are_refused(source):
-    with pytest.raises(BadInputError, match="iterations must be"):
-        Apm(iterations=0)
+    for name, value in (("iterations", 0), ("stride", 0), ("stop_loss", -1.0), ("stop_loss", float("nan"))):
+        with pytest.raises(BadInputError, match=f"{name} must be"):
+            Apm(**{name: value})
+    with pytest.raises(BadInputError, match="needs engine 'fast'"):
+        Apm(products="bfloat16", engine="active")
     with pytest.raises(IncompatibleError, match="multiples of 4"):
         small(dims=SMALL._replace(code=6)).student(source)
     with pytest.raises(IncompatibleError, match="divide the feature"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ FAMILY = METHOD = "apm"
 EXACT, ROUNDED, NOISE = 1e-12, 1e-6, 1e-7
 """Tolerances: float64 results; share of the largest entry for stored float32; what is 0 in theory."""
 FLOAT32 = 1e-5
+ENGINES = ("reference", "fast", "active")
 QUIRKS = {
     "carry_adam": "carry_adam",
     "gradaccum_noscaler": "gradient_accumulation",
@@ -44,12 +45,17 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden folder: its manifest, arrays in float64, images by their numbers, and the source model."""
+    """A golden folder: its manifest, arrays in float64, image numbers and source model, and the engine on trial."""
 
     manifest: dict[str, Any]
     arrays: dict[str, Tensor]
     images: tuple[int, ...]
     source: SourceModel
+    engine: str = "reference"
+
+    def case(self, name: str) -> str:
+        """Return the name of a case: that of the golden group, with the engine where it is not the reference."""
+        return name if self.engine == "reference" else f"{name}[{self.engine}]"
 
     def inputs(self, images: Sequence[int], weights: Tensor) -> Inputs:
         """Return the step's inputs for some of the images, with the weights as the draws."""
@@ -70,7 +76,7 @@ class Golden:
         )
         return registry.load("methods", METHOD)(
             iterations=updates, dims=_dims(self), betas=tuple(adam["betas"]), eps=adam["eps"],
-            weight_decay=adam.get("weight_decay", 0.0), **values,
+            weight_decay=adam.get("weight_decay", 0.0), engine=self.engine, **values,
         )  # fmt: skip
 
     def task(self) -> Task:
@@ -88,6 +94,11 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
     if method not in (None, METHOD):
         return
     golden = _read(folder)
+    for engine in ENGINES:
+        yield from _cases(replace(golden, engine=engine))
+
+
+def _cases(golden: Golden) -> Iterator[CaseResult]:
     groups = sorted(
         {name.partition("/")[0] for name in golden.arrays if re.match(r"(lr|quirk_)[^/]*/loss", name)}
     )
@@ -136,7 +147,7 @@ def _primary(golden: Golden, group: str) -> Iterator[CaseResult]:
     stepped = step(method, golden.source, state, inputs, way="native")
     final = to_golden(method.student(golden.source).unpack(course.weights))
     for row, image in enumerate(golden.images):
-        judge = Judge(FAMILY, METHOD, f"{group}/image{image}", EXACT)
+        judge = Judge(FAMILY, METHOD, golden.case(f"{group}/image{image}"), EXACT)
         _judge_course(golden, judge, group, image, course, row, EXACT)
         judge.compare("scores", stepped.scores[row], golden.arrays[f"{group}/cos{image}"][-2])
         if stepped.teacher is not None:
@@ -146,7 +157,7 @@ def _primary(golden: Golden, group: str) -> Iterator[CaseResult]:
         yield judge.verdict()
         stored = below(golden.arrays, f"{group}/final{image}/")
         if stored:
-            judge = Judge(FAMILY, METHOD, f"{group}/final{image}", ROUNDED)
+            judge = Judge(FAMILY, METHOD, golden.case(f"{group}/final{image}"), ROUNDED)
             _judge_tensors(judge, {name: final[name][row] for name in stored}, stored)
             yield judge.verdict()
 
@@ -182,7 +193,7 @@ def _gradients(golden: Golden, group: str) -> Iterator[CaseResult]:
     moment = method.fit(golden.source, {}, inputs, 1).moments.first / (1 - method.betas[0])
     found = to_golden(method.student(golden.source).unpack(moment))
     for row, image in enumerate(images):
-        judge = Judge(FAMILY, METHOD, f"grad0/image{image}", ROUNDED)
+        judge = Judge(FAMILY, METHOD, golden.case(f"grad0/image{image}"), ROUNDED)
         stored = below(golden.arrays, f"grad0_{image}/")
         _judge_tensors(judge, {name: found[name][row] for name in stored}, stored)
         yield judge.verdict()
@@ -194,11 +205,14 @@ def _quirk(golden: Golden, group: str) -> CaseResult:
     every = re.search(r"_step(\d+)$", name)
     quirk = QUIRKS.get(name.removesuffix(every[0]) if every else name)
     if quirk is None:
-        return not_replayed(FAMILY, METHOD, group, "a loop defect that the method does not know")
+        return not_replayed(FAMILY, METHOD, golden.case(group), "a loop defect that the method does not know")
     tolerance = FLOAT32 if "scaler" in name and "noscaler" not in name else EXACT
     lr_every = int(every[1]) if every else 0
     method = golden.method(group, lr=_quirk_lr(golden.manifest), reference_quirk=quirk, lr_every=lr_every)
-    judge, state = Judge(FAMILY, METHOD, group, tolerance), method.init(golden.source, golden.task())
+    judge, state = (
+        Judge(FAMILY, METHOD, golden.case(group), tolerance),
+        method.init(golden.source, golden.task()),
+    )
     for image in golden.images:
         inputs = golden.inputs([image], _weights(golden, method, [image]))
         course = method.fit(golden.source, state, inputs, method.iterations)

@@ -24,9 +24,15 @@ class Judge:
     def __init__(self, family: str, method: str, case: str, tolerance: float) -> None:
         self._family, self._method, self._case, self._tolerance = family, method, case, tolerance
         self._worst, self._where, self._count = 0.0, "", 0
+        self._stretch = 0.0
 
     def compare(
-        self, name: str, got: Tensor, golden: Tensor, tolerance: float | Tensor | None = None
+        self,
+        name: str,
+        got: Tensor,
+        golden: Tensor,
+        tolerance: float | Tensor | None = None,
+        strict: Tensor | None = None,
     ) -> None:
         """Compare one array with its golden values, element by element.
 
@@ -35,6 +41,7 @@ class Judge:
             got: What we have, of the golden shape.
             golden: What it should be.
             tolerance: Absolute tolerance, one or for every element; None: that of the case.
+            strict: The family's own rule where ``tolerance`` may be wider; None: they are the same.
         """
         self._count += 1
         if got.shape != golden.shape:
@@ -42,8 +49,10 @@ class Judge:
             self._worst, self._where = math.inf, f"shape of {name} is {shapes}"
             return
         limit = torch.as_tensor(self._tolerance if tolerance is None else tolerance, dtype=torch.float64)
-        ratio = (got.detach().double().cpu() - golden.double()).abs() / limit
-        worst = float(torch.nan_to_num(ratio, nan=math.inf).max()) if ratio.numel() else 0.0
+        away = (got.detach().double().cpu() - golden.double()).abs()
+        ratio = away / limit
+        worst = _largest(ratio)
+        self._stretch = max(self._stretch, worst if strict is None else _largest(away / strict))
         if worst >= self._worst:
             self._worst, self._where = worst, name
 
@@ -52,7 +61,13 @@ class Judge:
         passed = self._count > 0 and self._worst <= 1
         note = f"{self._count} arrays, worst in {self._where}" if self._count else "nothing was compared"
         deviation = self._worst * self._tolerance
-        return CaseResult(self._family, self._method, self._case, deviation, self._tolerance, passed, note)
+        return CaseResult(
+            self._family, self._method, self._case, deviation, self._tolerance, passed, note, self._stretch
+        )
+
+
+def _largest(ratio: Tensor) -> float:
+    return float(torch.nan_to_num(ratio, nan=math.inf).max()) if ratio.numel() else 0.0
 
 
 def not_replayed(family: str, method: str, case: str, reason: str) -> CaseResult:

@@ -21,11 +21,13 @@ from tta_bench.parity.folder import below, entry, read_arrays, read_json
 from tta_bench.parity.judge import Judge, not_replayed
 from tta_bench.parity.models import classifier
 from tta_bench.parity.online_case import Case, GoldenSplit, Plan
-from tta_bench.parity.online_methods import PLANS
+from tta_bench.parity.online_continual import CONTINUAL
+from tta_bench.parity.online_methods import PLANS as FIRST
 from tta_bench.parity.result import CaseResult
 from tta_bench.steps import slice_inputs, step, way_of
 
 FAMILY = "online"
+PLANS = {**FIRST, **CONTINUAL}
 TIGHT, SUMS, NOISE_SHARE = 1e-5, 1e-4, 5.0
 FISHER = "fisher__"
 """Start of the names of recorded importances, which are results and no inputs."""
@@ -100,24 +102,27 @@ def _replay(case: Case, noise: float) -> CaseResult:
     judge = Judge(FAMILY, case.method, case.name, plan.tolerance or TIGHT)
     scores, state = _run(case, plan, start, len(case.stream))
     golden = case.arrays["logits"]
-    judge.compare("logits", scores, golden, _limit(plan, golden, noise))
+    judge.compare("logits", scores, golden, _limit(plan, golden, noise), _tight(golden))
     again = case.arrays.get("logits_after_reset")
-    if again is not None and plan.repeats:
+    if again is not None:
         # Where the reference leaks through its reset, a reset that works gives the first pass again.
-        target = again if case.info.get("reset_exact_in_reference", True) else golden[: len(again)]
-        repeated, _ = _run(case, plan, start, len(again))
-        judge.compare("logits after reset", repeated, target, _limit(plan, target, noise))
+        exact = case.info.get("reset_exact_in_reference", True) or not plan.rewinds
+        target = again if exact else golden[: len(again)]
+        repeated, _ = _run(case, plan, start, len(again), first=0 if plan.rewinds else len(case.stream))
+        judge.compare("logits after reset", repeated, target, _limit(plan, target, noise), _tight(target))
     _judge_parameters(case, plan, judge, plan.tensors(state))
     return judge.verdict()
 
 
-def _run(case: Case, plan: Plan, start: State, count: int) -> tuple[Tensor, State]:
-    """Return the scores (count, B, K) of the first batches and the state after them."""
+def _run(case: Case, plan: Plan, start: State, count: int, first: int = 0) -> tuple[Tensor, State]:
+    """Return the scores (count, B, K) of the first batches and the state after them; ``first`` counts earlier ones."""
     state, scores = start, []
     for index, images in enumerate(case.stream[:count]):
         state = start if plan.reset_each_batch else state
-        inputs = plan.inputs(case, index, images)
-        stepped = step(plan.method, case.source, state, inputs, way=way_of(plan.method, per_image=plan.per_image))
+        inputs = plan.inputs(case, first + index, images)
+        stepped = step(
+            plan.method, case.source, state, inputs, way=way_of(plan.method, per_image=plan.per_image)
+        )
         state = stepped.state
         scores.append(stepped.scores)
     if plan.per_image:

@@ -93,7 +93,7 @@ class Plan:
         per_image: Whether every image is an episode of its own; the tensors are those after the last image.
         sums: Whether the stored sums over all parameters mean anything.
         tolerance: Absolute tolerance of the scores instead of the rule of the family.
-        repeats: Whether the stream gives the same again after a reset.
+        rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index goes on through it.
     """
 
     method: Method
@@ -104,4 +104,4 @@ class Plan:
     per_image: bool = False
     sums: bool = True
     tolerance: float | None = None
-    repeats: bool = True
+    rewinds: bool = True

@@ -143,8 +143,10 @@ def _shot(case: Case) -> Plan:
 
 def _pl(case: Case) -> Plan:
     values = case.values
-    trains = "classifier" if values["algorithm"] == "PLClf" else "all"
-    made = method("pl", lr=values["lr"], beta=values["beta"], steps=values["steps"], trains=trains, reference_quirk=True)
+    made = method(
+        "pl", lr=values["lr"], beta=values["beta"], steps=values["steps"], reference_quirk=True,
+        trains="classifier" if values["algorithm"] == "PLClf" else "all",
+    )  # fmt: skip
     return Plan(made)
 
 

@@ -18,6 +18,8 @@ class CaseResult(NamedTuple):
         tolerance: What ``deviation`` may reach.
         passed: Whether every compared value is within tolerance and finite.
         note: What was compared, or why the case could not be replayed.
+        stretch: Largest difference as a share of the family's own rule; above 1 the case passes only by a wider
+            one, such as the measured noise of the reference's backend.
     """
 
     family: str
@@ -27,3 +29,4 @@ class CaseResult(NamedTuple):
     tolerance: float
     passed: bool
     note: str = ""
+    stretch: float = 0.0

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RoTTA: robust BatchNorm statistics, a class-balanced memory and an averaged teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tta_bench.augment import Draws, Jitter, augment, draw_jitter
+from tta_bench.errors import BadInputError
+from tta_bench.losses import soft_cross_entropy
+from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.norms import blend
+from tta_bench.optim import Tensors, ema, gradient
+
+from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._layers import stored_statistics  # noqa: TID251 (a sibling)
+from ._memory import Item, Pool, empty  # noqa: TID251 (a sibling)
+
+
+@dataclass(frozen=True)
+class Rotta(Descending):
+    """Learn from a teacher on a memory that holds all classes, recent images and certain ones.
+
+    The teacher predicts each batch with its stored statistics. Every image enters the memory if a place of its
+    class, or of the largest classes, is free or held by one with a larger score
+    ``time_weight / (1 + exp(-age / M)) + uncertainty_weight u / ln K``. After every ``every`` images the
+    student takes a step on ``mean_i w_i CE(softmax z_teacher(x_i), z_student(A(x_i)))`` over the memory,
+    ``w_i = exp(-a_i) / (1 + exp(-a_i))``, ``a_i = age_i / M``; the teacher becomes
+    ``(1 - nu) teacher + nu student``. In this step BatchNorm layers normalise by
+    ``(1 - alpha) stored + alpha batch`` and store that, in each of the two networks by itself.
+
+    Source: Yuan et al., CVPR 2023, arXiv:2303.13899, eqs. 2 to 9.
+    Differs: layer and group norms are adapted too where there are any; the augmentation is CoTTA's, drawn
+    once for the whole memory; a reset clears the memory.
+
+    Attributes:
+        capacity: Images M in the memory.
+        every: Images between two updates.
+        alpha: Share of the batch in the stored statistics.
+        nu: Share of the student in the teacher at each update.
+        time_weight: Weight of the age in the score.
+        uncertainty_weight: Weight of the entropy u in the score.
+    """
+
+    capacity: int = 64
+    every: int = 64
+    alpha: float = 0.05
+    nu: float = 0.001
+    time_weight: float = 1.0
+    uncertainty_weight: float = 1.0
+
+    card: ClassVar[Card] = Card(
+        paper="arXiv:2303.13899",
+        title="Robust Test-Time Adaptation in Dynamic Scenarios",
+        authors="Yuan, Longhui and Xie, Binhui and Li, Shuang",
+        venue="Conference on Computer Vision and Pattern Recognition",
+        year=2023,
+        needs=frozenset({"gradients"}),
+        predicts="before",
+        idle=(("lr", 0.0), ("alpha", 0.0)),
+        parity="online/rotta",
+        cost="1 forward; every 64 images 2 forward + 1 backward over the memory",
+        notes="Remembers test images. Nothing changes before `every` images were seen.",
+    )
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "cifar10-c": {"lr": 1e-3},
+        "cifar100-c": {"lr": 1e-3},
+        "imagenet-c": {"lr": 1e-3},
+    }
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        super().__post_init__()
+        if self.capacity < 1 or self.every < 1:
+            raise BadInputError(f"capacity and every must be 1 or more, got {self.capacity} and {self.every}")
+        if not (0 <= self.alpha <= 1 and 0 <= self.nu <= 1):
+            raise BadInputError(f"alpha and nu must lie in [0, 1], got {self.alpha} and {self.nu}")
+
+    def fresh(self, source: SourceModel) -> State:
+        """Return the first state: student and teacher are the source model, the memory is empty."""
+        state, stats = super().fresh(source), stored_statistics(source)
+        return {
+            **state, "stats": stats, "teacher": dict(state["params"]), "teacher_stats": dict(stats),
+            "memory": empty(source, self.capacity),
+            "seen": torch.zeros((), dtype=torch.int64, device=source.device),
+        }  # fmt: skip
+
+    def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Draws:
+        """Return the parameters of one augmentation for each update that n images can bring."""
+        rows = (n + self.every - 1) // self.every
+        draws = draw_jitter(rows, source.image_shape, generator, Jitter())
+        return {name: tensor[None] for name, tensor in draws.items()}
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        """Return the state after the updates that fall due, and the teacher's logits from before them."""
+        images = inputs.images
+        assert images is not None
+        with torch.no_grad():
+            logits = source.logits(images, {**state["teacher"], **state["teacher_stats"]})
+        p = logits.softmax(-1)
+        uncertain, labels = -(p * (p + 1e-6).log()).sum(-1), logits.argmax(-1)
+        pool, seen, updates = Pool(state["memory"], images), int(state["seen"]), 0
+        for row, (label, u) in enumerate(zip(labels.tolist(), uncertain.tolist(), strict=True)):
+            self._remember(pool, Item(self.capacity + row, label, u), source.num_classes)
+            if (seen + row + 1) % self.every == 0:
+                draws = {name: t[0, updates : updates + 1] for name, t in inputs.draws.items()}
+                state = self._updated(source, state, pool, draws)
+                updates += 1
+        return Adapted({**state, "memory": pool.memory(), "seen": state["seen"] + len(images)}, logits)
+
+    def _remember(self, pool: Pool, new: Item, classes: int) -> None:
+        """Put an item in the memory if it deserves a place, and let all age."""
+        counts = pool.counts()
+        candidates: list[Item] | None = None
+        if counts[new.label] >= self.capacity / classes:
+            candidates = pool.of(new.label)
+        elif len(pool.items) >= self.capacity:
+            largest = max(counts.values())
+            candidates = [item for item in pool.by_class() if counts[item.label] == largest]
+        if not candidates:
+            pool.items.append(new)
+        else:
+            worst = max(reversed(candidates), key=lambda item: self._score(item, classes))
+            if self._score(worst, classes) > self._score(new, classes):
+                pool.drop(worst)
+                pool.items.append(new)
+        for item in pool.items:
+            item.age += 1
+
+    def _score(self, item: Item, classes: int) -> float:
+        """Return how little an item deserves its place."""
+        old = self.time_weight / (1 + math.exp(-item.age / self.capacity))
+        return old + self.uncertainty_weight * item.uncertainty / math.log(max(classes, 2))
+
+    def _updated(self, source: SourceModel, state: State, pool: Pool, draws: Draws) -> State:
+        """Return the state after one step on the memory."""
+        items = pool.by_class()
+        images = pool.taken(items)
+        rule = blend(self.alpha, unbiased=False, store=True)
+        age = images.new_tensor([item.age / self.capacity for item in items])
+        with torch.no_grad():
+            taught = source.forward(images, {**state["teacher"], **state["teacher_stats"]}, norm=rule)
+
+        def loss(params: Tensors) -> tuple[Tensor, Tensors]:
+            seen = source.forward(augment(images, draws), {**params, **state["stats"]}, norm=rule)
+            each = soft_cross_entropy(taught.logits, seen.logits)
+            return (torch.sigmoid(-age) * each).mean(), seen.stats
+
+        grads, _, stats = gradient(loss, state["params"])
+        after = self.moved(state, grads)
+        teacher = ema(state["teacher"], after["params"], keep=1 - self.nu)
+        return {
+            **after, "stats": {**state["stats"], **stats}, "teacher": teacher,
+            "teacher_stats": {**state["teacher_stats"], **taught.stats},
+        }  # fmt: skip

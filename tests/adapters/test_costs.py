@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cost that a card states, against the passes that a step makes."""
+
+import re
+
+import pytest
+import torch
+
+from tta_bench import registry
+from tta_bench.models.source import SourceModel
+from tta_bench.steps import step
+from tta_bench.testing import tiny_task
+from tta_bench.testing.inputs import REPLAY_SIZE, tiny_inputs
+from tta_bench.testing.sources import sources_for
+
+EVERY_SAMPLE = {
+    "eta": {"margin": 2.0, "redundancy": 2.0},
+    "eata": {"margin": 2.0, "redundancy": 2.0},
+    "rdumb": {"margin": 2.0, "redundancy": 2.0},
+    "sar": {"margin": 2.0, "recovery": 0.0},
+    "deyo": {"margin": 2.0, "plpd": -1.0},
+    "pl": {"beta": 0.0},
+    "cotta": {"confidence": 2.0},
+    "roid": {"weighting": False},
+    "cmf": {"weighting": False},
+}
+"""Hyper-parameters with which no sample is left out and every view is used."""
+BUILT_IN = sorted(
+    n for n, p in registry.registered("methods").items() if p.module.startswith("tta_bench.adapters.")
+)
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """A function that returns the forward and backward passes of a method's step, by what the network is given."""
+    images = {"forward": 0, "backward": 0}
+    call = SourceModel._call
+
+    def counted(self, x, tensors, mode):
+        differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (tensors or {}).values())
+        images["forward"] += len(x)
+        images["backward"] += len(x) * differentiated
+        return call(self, x, tensors, mode)
+
+    def passes(name, **values):
+        method = registry.load("methods", name)(**values)
+        source = sources_for(method)[0]
+        state = method.init(source, tiny_task(source, method))
+        size = 1 if method.card.reset == "image" else REPLAY_SIZE
+        with monkeypatch.context() as patched:
+            patched.setattr(SourceModel, "_call", counted)
+            step(method, source, state, tiny_inputs(source, size, method=method))
+        return images["forward"] / size, images["backward"] / size
+
+    return passes
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_step_makes_the_passes_that_its_card_states(name, count):
+    stated = re.match(r"(\d+) forward(?: \+ (\d+) backward)?", registry.load("methods", name).card.cost)
+    assert stated, f"the card of {name} states no cost"
+    assert count(name, **EVERY_SAMPLE.get(name, {})) == tuple(int(part or 0) for part in stated.groups())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "passes"),
+    [
+        ("norm", {"statistics": "ema"}, (2, 0)),
+        ("cotta", {"confidence": 0.0}, (3, 1)),
+        ("tent", {"steps": 3}, (3, 3)),
+        ("rotta", {"every": REPLAY_SIZE}, (3, 1)),
+        ("note", {"every": REPLAY_SIZE}, (2, 1)),
+    ],
+)
+def test_other_settings_make_the_passes_that_their_cards_mention(name, values, passes, count):
+    assert count(name, **values) == passes

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sum the results of a replay up by registered method, for the status that ``list`` and ``describe`` show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tta_bench import registry
+from tta_bench.errors import BadInputError
+from tta_bench.parity.judge import was_replayed
+from tta_bench.parity.result import CaseResult
+from tta_bench.parity.status import Status
+
+
+def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
+    """Return the status of every registered method that golden cases stand for.
+
+    A method's cases are those of the family that its card names whose golden method starts with the same word:
+    ``norm_test`` and ``norm_alpha`` both stand for the method whose card says ``online/norm_test``.
+
+    Raises:
+        BadInputError: If a case was replayed and failed.
+    """
+    by_word: dict[str, list[CaseResult]] = {}
+    for result in results:
+        by_word.setdefault(_word(f"{result.family}/{result.method}"), []).append(result)
+    found: dict[str, Status] = {}
+    for name in registry.registered("methods"):
+        golden = registry.load("methods", name).card.parity
+        if golden and _word(golden) in by_word:
+            found[name] = _status(name, by_word[_word(golden)])
+    return found
+
+
+def write_status(results: Iterable[CaseResult], path: Path) -> None:
+    """Write the statuses as JSON, one method a line.
+
+    Raises:
+        BadInputError: If a case was replayed and failed.
+    """
+    lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in summarise(results).items()]
+    path.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _word(golden: str) -> str:
+    return golden.partition("_")[0]
+
+
+def _status(name: str, results: list[CaseResult]) -> Status:
+    replayed = [result for result in results if was_replayed(result)]
+    failed = [result.case for result in replayed if not result.passed]
+    if failed:
+        raise BadInputError(
+            f"expected the golden cases of {name} to pass, got failures in {', '.join(failed)}; mend them first"
+        )
+    if not replayed:
+        return Status(len(results), 0, 0, 0.0, 0.0)
+    worst = max(replayed, key=lambda result: result.stretch)
+    deviation = float(f"{worst.stretch * worst.tolerance:.1g}")  # one digit: more is the machine's
+    loose = sum(result.stretch > 1 for result in replayed)
+    return Status(len(results), len(replayed), loose, deviation, worst.tolerance)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well each method agrees with the golden vectors of its reference, as recorded by ``parity --record``.
+
+Read without torch. The tests replay the vectors and fail where the record disagrees.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Literal, NamedTuple
+
+Label = Literal["exact", "close", "card only"]
+FILE = "status.json"
+
+
+class Status(NamedTuple):
+    """What the golden vectors say of one method.
+
+    Attributes:
+        cases: Golden cases of the method.
+        replayed: How many were replayed; all of these pass.
+        loose: How many pass only by a rule wider than their family's own.
+        deviation: Largest difference, of the case that comes nearest to its family's rule or goes beyond it.
+        tolerance: What that rule allows there.
+    """
+
+    cases: int
+    replayed: int
+    loose: int
+    deviation: float
+    tolerance: float
+
+    @property
+    def label(self) -> Label:
+        """``exact`` where every case is replayed and meets its family's own rule, else ``close``."""
+        return "exact" if self.replayed == self.cases and self.loose == 0 else "close"
+
+    def sentence(self) -> str:
+        """Return the label with the counts behind it."""
+        text = f"{self.label}: {self.replayed} of {self.cases} golden cases met"
+        return text + (f", {self.loose} by the measured noise of the reference" if self.loose else "")
+
+
+@cache
+def statuses() -> dict[str, Status]:
+    """Return the recorded statuses by registered method."""
+    text = (files("tta_bench.parity") / FILE).read_text(encoding="utf-8")
+    return {name: Status(**entry) for name, entry in json.loads(text).items()}
+
+
+def label(method: str) -> Label:
+    """Return ``exact``, ``close``, or ``card only`` for a method without golden vectors."""
+    found = statuses().get(method)
+    return found.label if found else "card only"
+
+
+def sentence(method: str) -> str:
+    """Return the label of a method with the counts behind it."""
+    found = statuses().get(method)
+    return found.sentence() if found else "card only: no golden vectors"
