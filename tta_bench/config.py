@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tta_bench.errors import BadInputError, UnknownNameError
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class Options(BaseModel):
-    """The keys of a configuration file; the same as the long options, in the plural where they repeat."""
+    """The keys of a configuration file; the same as the long options, in the plural where they repeat.
+
+    ``presets`` names a preset for single methods: ``presets: {rmt: pocket}``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,10 +35,17 @@ class Options(BaseModel):
     reset: str | None = None
     settings: list[str] | None = None
     preset: str | None = None
+    presets: dict[str, str] | None = None
     chosen: str | None = None
     device: str | None = None
     precision: str | None = None
     pretrained: bool | None = None
+    prompts: str | None = None
+    bad_image: str | None = None
+    workers: int | None = None
+    emulate_distributed: bool | None = None
+    elastic: str | None = None
+    frost_dir: str | None = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -57,10 +70,38 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in content:
         if key not in Options.model_fields:
             raise UnknownNameError(f"option in {path}", str(key), Options.model_fields)
+    return validated(Options, content, str(path)).model_dump(exclude_none=True)
+
+
+def validated(model: type[M], content: Any, where: str) -> M:
+    """Return the content of a YAML file as a model.
+
+    Raises:
+        BadInputError: With the first key whose value does not fit.
+    """
     try:
-        options = Options.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"option {where} in {path}: {first['msg']}, got {first['input']!r}") from error
-    return options.model_dump(exclude_none=True)
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(f"option {key} in {where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def merged(levels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one set of options from several, of which each wins over those before it.
+
+    ``limit`` and ``subset`` stand for each other, and so do ``preset`` and ``presets``: a later one replaces
+    either.
+
+    Raises:
+        BadInputError: If one set holds both a limit and a subset.
+    """
+    values: dict[str, Any] = {}
+    for level in levels:
+        if {"limit", "subset"} <= level.keys():
+            raise BadInputError("--limit and --subset say the same thing; give one of them")
+        for pair in (("limit", "subset"), ("preset", "presets")):
+            if any(key in level for key in pair):
+                values = {key: value for key, value in values.items() if key not in pair}
+        values |= level
+    return values

@@ -73,4 +73,8 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     if close:
         return "did you mean " + " or ".join(repr(item) for item in close) + "?"
     rest = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return f"known: {', '.join(names[:MOST_LISTED])}{rest}" if names else "nothing is registered under that heading"
+    return (
+        f"known: {', '.join(names[:MOST_LISTED])}{rest}"
+        if names
+        else "nothing is registered under that heading"
+    )

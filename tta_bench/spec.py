@@ -15,6 +15,8 @@ RESETS = ("image", "batch", "shift", "never")
 PRECISIONS = ("float32", "float64", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 BAD_IMAGE = ("stop", "skip")
+CHOSEN = ("published", "held-out", "tuned-on-test")
+ELASTIC = ("original", "imagecorruptions")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,14 @@ class RunSpec:
         precision: Floating type of model and images.
         settings: Hyper-parameters as ``key=value`` or ``method.key=value``.
         preset: Named hyper-parameters from the literature; empty: none.
+        presets: Presets of single methods, by method, where they differ from `preset`.
         pretrained: False gives random weights.
         chosen: How the hyper-parameters were chosen.
+        prompts: Named set of the dataset's prompt templates; empty: its default.
+        bad_image: What an unreadable image does.
+        options: Options of the data's readers.
+        suite: The named definition that the run follows: its ``name``, ``version`` and which options were
+            ``changed``; empty: none.
     """
 
     methods: tuple[str, ...]
@@ -52,10 +60,13 @@ class RunSpec:
     precision: str = "float32"
     settings: tuple[str, ...] = ()
     preset: str = ""
+    presets: Mapping[str, str] = field(default_factory=dict)
     pretrained: bool = True
     chosen: str = "published"
+    prompts: str = ""
     bad_image: str = "stop"
     options: Mapping[str, Any] = field(default_factory=dict)
+    suite: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could accept."""
@@ -71,6 +82,8 @@ class RunSpec:
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--device", self.device, DEVICES)
         _one_of("--on-bad-image", self.bad_image, BAD_IMAGE)
+        _one_of("--chosen", self.chosen, CHOSEN)
+        _one_of("--elastic", self.options.get("elastic"), (None, *ELASTIC))
         for seed in self.seeds:
             _require(seed >= 0, f"--seed must be 0 or more, got {seed}")
         if self.subset:

@@ -48,7 +48,7 @@ CASES = {
     ),
     "choice": (
         ("run", "--method", "tent", "--dataset", "pocket", "--set", "optimizer=rmsprop"),
-        "'adam' or 'sgd'",
+        "'adam', 'adamw' or 'sgd'",
     ),
     "setting of no method": (
         ("run", "--method", "tent", "--dataset", "pocket", "--set", "apm.lr=1"),
@@ -68,6 +68,10 @@ CASES = {
     "limit and subset": ((*RUN, "--limit", "5", "--subset", "full"), "give one of them"),
     "reset": ((*RUN, "--reset", "epoch"), "--reset must be one of image, batch, shift, never"),
     "device": ((*RUN, "--device", "tpu"), "--device must be one of"),
+    "precision": (
+        ("run", "--method", "apm", "--dataset", "pocket", "--precision", "bfloat16"),
+        "apm is good for --precision float32, float64, got 'bfloat16'",
+    ),
     "no method": (("run", "--dataset", "pocket"), "--method must name at least one method"),
     "no dataset": (("run", "--method", "source"), "--dataset must name at least one"),
     "plugin file": (

@@ -11,6 +11,7 @@ import typer
 
 from tta_bench import __version__
 from tta_bench.cli.compare import compare
+from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
@@ -39,6 +40,7 @@ app.command()(leaderboard)
 app.command()(compare)
 app.command()(validate)
 app.command()(parity)
+app.add_typer(data_app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated
 
 import typer
@@ -16,16 +15,17 @@ def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -
     from rich.table import Table
 
     from tta_bench.hyperparameters import create_method
+    from tta_bench.reports.method_text import read_docstring
     from tta_bench.reports.text import report_console
 
     made = create_method(method)
     console, card = report_console(), made.card
     console.print(f"[bold cyan]{method}[/]  {card.title}")
-    text, attributes = _documented(inspect.cleandoc(type(made).__doc__ or ""))
-    for paragraph in text:
-        console.print(paragraph, markup=False)
+    said = read_docstring(type(made))
+    for paragraph in said.paragraphs():
+        console.print(paragraph.replace("``", ""), markup=False)
     facts = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in _facts(made):
+    for name, value in _facts(method, made):
         facts.add_row(f"[dim]{name}[/]", value)
     console.print()
     console.print(facts)
@@ -39,31 +39,17 @@ def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -
         table.add_column("what it is", overflow="fold")
         for field in fields:
             value = getattr(made, field.name)
-            table.add_row(field.name, str(value), attributes.get(field.name, str(field.type)))
+            meaning = said.attributes.get(field.name, str(field.type)).replace("``", "")
+            table.add_row(field.name, str(value), meaning)
         console.print(table)
     for name, values in made.presets.items():
         listed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
         console.print(f"preset [cyan]{name}[/]: {listed}")
 
 
-def _documented(docstring: str) -> tuple[list[str], dict[str, str]]:
-    """Return the paragraphs of a docstring, each as one line, and what it says of each attribute."""
-    head, _, tail = docstring.partition("\nAttributes:\n")
-    paragraphs = [" ".join(part.split()).replace("``", "") for part in head.split("\n\n")]
-    split = [part.replace(" Differs: ", "\nDiffers: ", 1) for part in paragraphs if part]
-    attributes: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc(tail).splitlines():
-        if line and not line[0].isspace():
-            name, _, text = line.partition(": ")
-            attributes[name] = text.strip()
-        elif name and line.strip():
-            attributes[name] += " " + line.strip()
-    return split, {key: value.replace("``", "") for key, value in attributes.items()}
-
-
-def _facts(method: object) -> list[tuple[str, str]]:
+def _facts(name: str, method: object) -> list[tuple[str, str]]:
     from tta_bench.method import Method
+    from tta_bench.parity.status import sentence
 
     assert isinstance(method, Method)
     card = method.card
@@ -77,6 +63,8 @@ def _facts(method: object) -> list[tuple[str, str]]:
         ("per-image episodes", runs),
         ("default model", card.model),
         ("precision", ", ".join(sorted(card.precision))),
+        ("cost of a step", card.cost or "not counted"),
+        ("parity", sentence(name)),
         ("golden vectors", card.parity or "none"),
         *([("notes", card.notes)] if card.notes else []),
     ]

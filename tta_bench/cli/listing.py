@@ -15,6 +15,15 @@ class Kind(StrEnum):
     methods = "methods"
     datasets = "datasets"
     models = "models"
+    suites = "suites"
+
+
+NEXT = {
+    Kind.methods: "tta-bench describe",
+    Kind.datasets: "tta-bench run --method source --dataset",
+    Kind.suites: "tta-bench run --suite",
+}
+"""The command that follows on a list."""
 
 
 def list_names(
@@ -23,17 +32,18 @@ def list_names(
         bool, typer.Option("--csv", help="Print comma-separated values instead of a table.")
     ] = False,
 ) -> None:
-    """List the installed methods, datasets or model families with one line each."""
+    """List the installed methods, datasets, model families or suites with one line each."""
     import csv
     import sys
 
-    from tta_bench import registry
+    rows: list[tuple[str, ...]] = [*(_suites() if kind is Kind.suites else _registered(kind))]
+    parity = ("parity",) if kind is Kind.methods else ()
+    if kind is Kind.methods:
+        from tta_bench.parity.status import label
 
-    rows = [
-        (name, _summary(kind, name), registry.owner(p)) for name, p in registry.registered(kind.value).items()
-    ]
+        rows = [(*row, label(row[0])) for row in rows]
     if as_csv:
-        csv.writer(sys.stdout).writerows([("name", "summary", "package"), *rows])
+        csv.writer(sys.stdout).writerows([("name", "summary", "package", *parity), *rows])
         return
     from rich.table import Table
 
@@ -44,13 +54,30 @@ def list_names(
     table.add_column(kind.value[:-1], no_wrap=True, style="cyan")
     table.add_column("what it is", overflow="fold")
     table.add_column("package", no_wrap=True, style="dim")
+    for heading in parity:
+        table.add_column(heading, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if kind is not Kind.models:
+    if kind in NEXT:
         example = rows[0][0] if rows else "NAME"
-        detail = "tta-bench describe" if kind is Kind.methods else "tta-bench run --method source --dataset"
-        console.print(f"\n{detail} {example}", style="dim", highlight=False)
+        console.print(f"\n{NEXT[kind]} {example}", style="dim", highlight=False)
+
+
+def _registered(kind: Kind) -> list[tuple[str, str, str]]:
+    """Return name, summary and package of what the entry points of a group name."""
+    from tta_bench import registry
+
+    points = registry.registered(kind.value)
+    return [(name, _summary(kind, name), registry.owner(point)) for name, point in points.items()]
+
+
+def _suites() -> list[tuple[str, str, str]]:
+    """Return name, title with version, and package of the suites."""
+    from tta_bench.suites import load_suite, suite_names
+
+    suites = [load_suite(name) for name in suite_names()]
+    return [(suite.name, f"{suite.title}; version {suite.version}", "tta-bench") for suite in suites]
 
 
 def _summary(kind: Kind, name: str) -> str:

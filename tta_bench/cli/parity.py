@@ -21,6 +21,10 @@ def parity(
     method: Annotated[
         str | None, typer.Option("--method", help="Replay this golden method (or corruption) alone.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", help="Write the status of each method, as `list` shows it, to this file."),
+    ] = None,
 ) -> None:
     """Replay golden vectors through the public methods and print the largest deviation of each case."""
     from tta_bench.parity.judge import was_replayed
@@ -35,6 +39,10 @@ def parity(
         console.print(_table(results))
     elif method:
         console.print(f"no case of {method} in {folder}", markup=False)
+    if record is not None:
+        from tta_bench.parity.record import write_status
+
+        write_status(results, record)
     console.print(
         f"{passed} passed, {len(replayed) - passed} failed, {len(results) - len(replayed)} not replayed"
     )

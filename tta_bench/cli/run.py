@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tta_bench.spec import RunSpec
 
 FAILED = 1
+DATA_OPTIONS = ("workers", "emulate_distributed", "elastic", "frost_dir")
 Names = list[str] | None
 
 
@@ -39,7 +40,10 @@ def run(
         typer.Option("--limit", help="Images per shift (the first N); the same as --subset first-N."),
     ] = None,
     subset: Annotated[
-        str | None, typer.Option("--subset", help="full, first-N or seeded-N; default: the dataset's own.")
+        str | None,
+        typer.Option(
+            "--subset", help="full, first-N, seeded-N or robustbench-5k; default: the dataset's own."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per step.")] = None,
     seed: Annotated[
@@ -70,12 +74,39 @@ def run(
             "--pretrained/--no-pretrained", help="Without: random weights, for timing; tables say so."
         ),
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", help="Named set of the dataset's prompt templates, for CLIP-like models."),
+    ] = None,
+    bad_image: Annotated[
+        str | None, typer.Option("--on-bad-image", help="stop or skip: what an unreadable image does.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that decode images; 0: the main process.")
+    ] = None,
+    emulate_distributed: Annotated[
+        bool | None,
+        typer.Option(
+            "--emulate-distributed", help="Save generated corruptions as JPEG 85, as ImageNet-C's files were."
+        ),
+    ] = None,
+    elastic: Annotated[
+        str | None, typer.Option("--elastic", help="original or imagecorruptions: which elastic_transform.")
+    ] = None,
+    frost_dir: Annotated[
+        Path | None,
+        typer.Option("--frost-dir", help="Folder of frost photographs for frost; default: generated."),
+    ] = None,
     plugin: Annotated[
         list[Path] | None,
         typer.Option("--plugin", help="Python file that defines a method; repeat for several."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file with these options; the command line wins.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="Named set of these options; --config and the command line win."),
     ] = None,
     output: Annotated[str, typer.Option("--output", help="Run folder: a path or a URL.")] = "runs",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with cells that were interrupted.")] = False,
@@ -84,12 +115,16 @@ def run(
         bool,
         typer.Option("--memory/--no-memory", help="Probe peak memory on the CPU (two extra steps a cell)."),
     ] = True,
+    flops: Annotated[
+        bool, typer.Option("--flops", help="Also print the multiply-adds of one image, part by part.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
 ) -> None:
     """Run methods over datasets, print a table and say where the records are.
 
     Cells that the run folder already holds are not computed again.
     """
+    from tta_bench.cli.flops import print_flops
     from tta_bench.cli.progress import ConsoleReporter, say
     from tta_bench.engine.planning import describe_defaults
     from tta_bench.engine.session import Session
@@ -114,8 +149,14 @@ def run(
         "device": device,
         "precision": precision,
         "pretrained": pretrained,
+        "prompts": prompts,
+        "bad_image": bad_image,
+        "workers": workers,
+        "emulate_distributed": emulate_distributed,
+        "elastic": elastic,
+        "frost_dir": None if frost_dir is None else str(frost_dir),
     }
-    spec = _spec(given, config)
+    spec = _spec(given, config, suite)
     console = report_console()
     cells = _plan(spec, plugin or [])
 
@@ -129,24 +170,26 @@ def run(
         session = Session(spec, Sink(store), reporter, resume=resume, force=force, probe_memory=memory)
         ended = session.run(cells)
     _report(console, output, ended)
+    if flops:
+        print_flops(console, cells, spec)
     if any(one.status == "failed" for one in ended):
         raise typer.Exit(FAILED)
 
 
-def _spec(given: dict[str, Any], config: Path | None) -> RunSpec:
-    """Return the specification: the command line over the file over the defaults."""
-    from tta_bench.config import read_config
-    from tta_bench.errors import BadInputError
+def _spec(given: dict[str, Any], config: Path | None, suite: str | None) -> RunSpec:
+    """Return the specification: the command line over the file over the suite over the defaults."""
+    from tta_bench.config import merged, read_config
     from tta_bench.spec import RunSpec, limit_to_subset, parse_severities
+    from tta_bench.suites import within
 
-    values: dict[str, Any] = read_config(config) if config else {}
-    values |= {key: value for key, value in given.items() if value is not None}
+    typed = {key: value for key, value in given.items() if value is not None}
+    values: dict[str, Any] = merged([read_config(config) if config else {}, typed])
+    values = within(suite, values) if suite else values
     if "limit" in values:
-        if given["limit"] is not None and given["subset"] is not None:
-            raise BadInputError("--limit and --subset say the same thing; give one of them")
         values["subset"] = limit_to_subset(values.pop("limit"))
     if "severities" in values:
         values["severities"] = parse_severities([str(item) for item in values["severities"]])
+    values["options"] = {key: values.pop(key) for key in DATA_OPTIONS if key in values}
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return RunSpec(**({"methods": (), "datasets": ()} | values))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tta_bench.data import views
 from tta_bench.data.images import ImageSource
 from tta_bench.data.streams import Stream
 from tta_bench.engine.machine import describe_machine, revision, versions
@@ -29,6 +30,7 @@ def cell_spec(
     cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, split: ImageSource | None = None
 ) -> dict[str, Any]:
     """Return everything that the predictions of a cell depend on; its hash is the cell's id."""
+    policy = cell.method.view_policy()
     return {
         "method": cell.name,
         "preset": cell.preset,
@@ -51,6 +53,7 @@ def cell_spec(
         "precision": spec.precision,
         "device": source.device.type,
         **({"source_split": split.data_hash} if split is not None else {}),
+        **({"views": f"{policy.kind} {policy.count} version {views.VERSION}"} if policy is not None else {}),
     }
 
 
@@ -78,6 +81,7 @@ def protocol_card(
             "subset": cell.subset,
             "order_hash": _base_order(stream),
             "severity": severities,
+            "origin": getattr(stream.parts[0].images, "origin", "as distributed"),
             "class_list_hash": facts["class_names"],
             "label_mask": list(cell.dataset.class_indices) if cell.dataset.class_indices else None,
             "precision": spec.precision,
@@ -135,6 +139,7 @@ def manifest_facts(
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
+            **({"suite": dict(spec.suite)} if spec.suite else {}),
             **cell.method.notes(source),
             "bad_images": sorted(
                 {name for part in stream.parts for name in getattr(part.images, "bad_images", [])}

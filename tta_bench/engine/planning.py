@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from tta_bench import registry
 from tta_bench.data.facts import Dataset, Shift, find_dataset
-from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import create_method, method_class, variant
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of
 from tta_bench.spec import RunSpec, settings_for
+
+CLIP = "open_clip/ViT-B-16-quickgelu:openai"
+"""The CLIP model of the literature's zero-shot tables; it takes any class names."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def plan(spec: RunSpec, plugins: Mapping[str, type[Method]] | None = None) -> li
         BadInputError: For the first name or value that cannot be accepted.
     """
     methods = [(name, _method(spec, name, plugins)) for name in dict.fromkeys(spec.methods)]
+    for owner in spec.presets:
+        _check_owner("presets", owner, dict(methods))
     for setting in spec.settings:
         _check_setting(setting, dict(methods))
     for model in spec.models:
@@ -87,7 +92,13 @@ def _method(spec: RunSpec, name: str, plugins: Mapping[str, type[Method]] | None
         for key, value in settings_for(name, spec.settings).items()
         if key in known or any(setting.startswith(f"{name}.{key}=") for setting in spec.settings)
     }
-    return create_method(name, values, preset=spec.preset, plugins=plugins)
+    method = create_method(name, values, preset=_preset(spec, name), plugins=plugins)
+    if spec.precision not in method.card.precision:
+        good = ", ".join(sorted(method.card.precision))
+        raise IncompatibleError(
+            f"{name} is good for --precision {good}, got {spec.precision!r}; choose one of those"
+        )
+    return method
 
 
 def _hyperparameters(cls: type[Method]) -> set[str]:
@@ -97,11 +108,22 @@ def _hyperparameters(cls: type[Method]) -> set[str]:
 def _check_setting(setting: str, methods: Mapping[str, Method]) -> None:
     """Refuse a ``--set`` that no method of the run would read."""
     owner, dot, name = setting.partition("=")[0].rpartition(".")
-    if dot and owner not in methods:
-        raise UnknownNameError("method in --set", owner, methods, "it must be one of the methods of this run")
+    if dot:
+        _check_owner("--set", owner, methods)
     known = {key for method in methods.values() for key in _hyperparameters(type(method))}
     if not dot and name not in known:
         raise UnknownNameError(f"hyper-parameter of {', '.join(methods)}", name, known)
+
+
+def _check_owner(option: str, owner: str, methods: Mapping[str, Method]) -> None:
+    if owner not in methods:
+        raise UnknownNameError(
+            f"method in {option}", owner, methods, "it must be one of the methods of this run"
+        )
+
+
+def _preset(spec: RunSpec, name: str) -> str:
+    return spec.presets.get(name, spec.preset)
 
 
 def _datasets(spec: RunSpec) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:
@@ -109,6 +131,7 @@ def _datasets(spec: RunSpec) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:
     asked: dict[str, tuple[Dataset, list[Shift]]] = {}
     for token in spec.datasets:
         dataset, corruptions, severities = find_dataset(token)
+        dataset = dataset.prompted(spec.prompts) if spec.prompts else dataset
         named = corruptions or (spec.corruptions if dataset.corruptions else ())
         found = dataset.shifts(named, severities or spec.severities)
         asked.setdefault(dataset.name, (dataset, []))[1].extend(found)
@@ -129,11 +152,11 @@ def _cells(
             reset = spec.reset or method.card.reset
             if (reset == "never") != (group is shifts):
                 continue
-            for model in spec.models or (method.card.model,):
+            for model in spec.models or (_default_model(name, method, dataset),):
                 yield CellPlan(
                     name=name,
                     method=method,
-                    preset=spec.preset,
+                    preset=_preset(spec, name),
                     model=model,
                     dataset=dataset,
                     shifts=group,
@@ -142,6 +165,23 @@ def _cells(
                     reset=reset,
                     seed=seed,
                 )
+
+
+def _default_model(name: str, method: Method, dataset: Dataset) -> str:
+    """Return the source model where none is named: the card's own on PocketScenes, the literature's elsewhere.
+
+    Raises:
+        BadInputError: If there is no usual model for the dataset's classes.
+    """
+    if dataset.demonstration or not method.card.model.startswith("pocket-"):
+        return method.card.model
+    usual = CLIP if method.card.model == "pocket-clip" else dataset.classifier
+    if not usual:
+        raise BadInputError(
+            f"{name} on {dataset.name} needs --model, since no usual classifier is known for its classes; name one "
+            f"that was trained on them, e.g. timm/NAME, or a CLIP-like one, e.g. {CLIP}"
+        )
+    return usual
 
 
 def _default_batch(method: Method, dataset: Dataset, reset: str) -> int:
@@ -157,7 +197,7 @@ def describe_defaults(cells: list[CellPlan], spec: RunSpec) -> str:
     shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.shifts))
     severities = sorted({shift.severity for shift in shifts if shift.severity})
     corruptions = list(dict.fromkeys(shift.corruption for shift in shifts if shift.corruption))
-    parts = [f"{len(cells)} cells"]
+    parts = [*_suite(spec), f"{len(cells)} cells"]
     if corruptions:
         listed = f"{len(corruptions)} corruptions" if len(corruptions) > 1 else corruptions[0]
         parts.append(f"{listed} at severity {', '.join(map(str, severities))}")
@@ -171,3 +211,12 @@ def describe_defaults(cells: list[CellPlan], spec: RunSpec) -> str:
     ]
     parts.append(f"seed {', '.join(map(str, spec.seeds))}")
     return "; ".join(parts)
+
+
+def _suite(spec: RunSpec) -> Iterator[str]:
+    """Yield the suite that a run follows, and what it changes of it."""
+    if spec.suite:
+        changed = ", ".join(spec.suite["changed"])
+        yield f"suite {spec.suite['name']}, version {spec.suite['version']}" + (
+            f", with other {changed}" if changed else ""
+        )

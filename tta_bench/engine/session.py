@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tta_bench.data.facts import Opening, Shift
+from tta_bench.data.facts import Dataset, Opening, Shift
 from tta_bench.data.images import ImageSource
 from tta_bench.data.streams import Part, Stream, choose
 from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner
@@ -75,6 +75,8 @@ class Session:
         """
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        for cell in {c.dataset.name: c for c in reversed(cells)}.values():
+            self._open(cell.dataset, cell.shifts[:1])  # missing data is told before any model is fetched
         for cell in {(c.name, c.model, c.dataset.name): c for c in cells}.values():
             check_compatible(cell.method, self._model(cell))
             self._split(cell)
@@ -168,17 +170,19 @@ class Session:
         return self._models[key]
 
     def _stream(self, cell: CellPlan, source: SourceModel) -> Stream:
-        for shift in set(self._images) - set(cell.shifts):
-            del self._images[shift]
-        for shift in cell.shifts:
-            if shift not in self._images:
-                options = {"bad_image": self.spec.bad_image, **self.spec.options}
-                self._images[shift] = cell.dataset.open(Opening(shift, options=options))
+        self._open(cell.dataset, cell.shifts)
         parts = [
             Part(shift, self._images[shift], choose(self._images[shift], cell.subset, cell.seed))
             for shift in cell.shifts
         ]
         return Stream(parts, cell.batch_size, source.preprocess)
+
+    def _open(self, dataset: Dataset, shifts: Sequence[Shift]) -> None:
+        """Open the images of these shifts and let go of all others."""
+        options = {"bad_image": self.spec.bad_image, **self.spec.options}
+        kept = {shift: images for shift, images in self._images.items() if shift in shifts}
+        missing = [shift for shift in shifts if shift not in kept]
+        self._images = kept | {shift: dataset.open(Opening(shift, options=options)) for shift in missing}
 
     def _split(self, cell: CellPlan) -> ImageSource | None:
         """Return the source images of the cell's dataset where its method asks for them."""

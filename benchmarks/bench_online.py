@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What explicit state costs beside hand-written loops, and what ``vmap`` gains over one episode after another.
+
+Images are random, and so are the weights of ResNet-26 and of CLIP; the pocket models are the trained ones.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch.utils import _pytree as pytree
+
+from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.views import make_views, view_numbers
+from tta_bench.engine.meter import MIB, cpu_peak
+from tta_bench.hyperparameters import create_method
+from tta_bench.method import Inputs, Task
+from tta_bench.models.classifier import Classifier
+from tta_bench.models.loading import load_model
+from tta_bench.models.source import SourceModel
+from tta_bench.steps import step
+
+sys.path.insert(0, str(Path(__file__).parent))
+import online_loops as loops
+
+CLASSES = tuple(f"class {index}" for index in range(10))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH, SIDE, WARM = 64, 32, 3
+TIME_GOAL, NORM_MEMORY_GOAL, FULL_MEMORY_GOAL = 1.08, 1.05, 1.35
+CLIP_EPISODES = 4  # 16 of them at 224 x 224 take minutes on two cores
+
+
+class Split:
+    """Random images with labels, held ready."""
+
+    def __len__(self):
+        return 2 * BATCH
+
+    def batch(self, index, size):
+        return pictures(size, SIDE, seed=100 + index), torch.arange(size) % len(CLASSES)
+
+
+class Explicit:
+    """A method of the library with its state, called like a loop.
+
+    Args:
+        name: Of the method.
+    """
+
+    def __init__(self, name):
+        self.source, self.method = resnet_source(), create_method(name, loops.SETTINGS[name])
+        self.state = self.method.init(self.source, Task(len(CLASSES), CLASSES, BATCH, source=Split()))
+
+    def step(self, images, generator=None):
+        draws = None if generator is None else self.method.draw(self.source, len(images), generator)
+        done = step(self.method, self.source, self.state, Inputs(images=images, draws=draws))
+        self.state = done.state
+        return done.scores
+
+    def held(self):
+        return [*self.source.params.values(), *self.source.buffers.values(), *pytree.tree_leaves(self.state)]
+
+
+def pictures(count, side, seed=0):
+    """Return random images (count, 3, side, side) in [0, 1]."""
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def resnet():
+    """Return a ResNet-26 with random weights for ten classes."""
+    torch.manual_seed(0)
+    return timm.create_model("resnet26", num_classes=len(CLASSES)).eval()
+
+
+def resnet_source():
+    """Return the same network as a source model."""
+    return SourceModel(
+        Classifier(resnet(), len(CLASSES)),
+        name="timm/resnet26",
+        kind="classifier",
+        class_names=CLASSES,
+        mean=MEAN,
+        std=STD,
+        preprocess=Preprocess((SIDE, SIDE)),
+        pretrained=False,
+    )
+
+
+def by_hand(name):
+    """Return the hand-written loop of a method."""
+    if name == "eata":
+        return loops.Eata(resnet(), MEAN, STD, [Split().batch(index, BATCH)[0] for index in range(2)])
+    return {"tent": loops.Tent, "sar": loops.Sar, "cotta": loops.Cotta}[name](resnet(), MEAN, STD)
+
+
+def absolute_peak_mib(side, *arguments):
+    """Return the peak MiB of one more step: what lives on from the last one, and what is made above it."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in side.held()}
+    return sum(storages.values()) / MIB + cpu_peak(lambda: side.step(*arguments))
+
+
+def interleaved(benchmark, works, rounds):
+    """Return the median seconds of each work, called in turn after a warm-up."""
+    seconds = [[] for _ in works]
+
+    def turn():
+        for work, taken in zip(works, seconds, strict=True):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+
+    for work in works:
+        work()
+    benchmark.pedantic(turn, rounds=rounds, iterations=1)
+    benchmark.extra_info |= {"seconds": seconds, "threads": torch.get_num_threads()}
+    return [statistics.median(taken) for taken in seconds]
+
+
+@pytest.mark.parametrize("name", loops.SETTINGS)
+def test_explicit_state_against_a_loop_by_hand(name, benchmark, goal):
+    """Time and measure one step on 64 images; both sides must predict alike, or nothing is compared."""
+    ours, theirs, images = Explicit(name), by_hand(name), pictures(BATCH, SIDE)
+    drawn = name == "cotta"
+    arguments = [(images, torch.Generator().manual_seed(0)) if drawn else (images,) for _ in range(2)]
+    for index in range(WARM):
+        mine, other = ours.step(*arguments[0]), theirs.step(*arguments[1])
+        if not drawn or index == 0:  # from the second step on other weights are restored
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+    works = [lambda: ours.step(*arguments[0]), lambda: theirs.step(*arguments[1])]
+    mine, other = interleaved(benchmark, works, rounds=5 if drawn else 25)
+    goal(f"{name}_step_over_loop_by_hand", mine / other, TIME_GOAL)
+    mine, other = absolute_peak_mib(ours, *arguments[0]), absolute_peak_mib(theirs, *arguments[1])
+    benchmark.extra_info |= {"peak_mib": [mine, other]}
+    goal(
+        f"{name}_peak_memory_over_loop_by_hand", mine / other, FULL_MEMORY_GOAL if drawn else NORM_MEMORY_GOAL
+    )
+
+
+def episodes(benchmark, goal, label, method, source, inputs, target):
+    """Compare one episode per image by ``vmap`` and one after another, in time and in logits."""
+    state = method.init(source, Task(source.num_classes, source.class_names, BATCH))
+    vmap, loop = (lambda way=way: step(method, source, state, inputs, way=way) for way in ("vmap", "loop"))
+    away = float((vmap().scores - loop().scores).abs().max())
+    fast, slow = interleaved(benchmark, (vmap, loop), rounds=5)
+    goal(f"{label}_loop_over_vmap", slow / fast, target, at_most=False)
+    goal(f"{label}_vmap_difference", away, 1e-5)
+
+
+@pytest.mark.parametrize("model", ["pocket-bn", "pocket-gn", "pocket-clip"])
+def test_episodic_tent_by_vmap(model, benchmark, goal):
+    """Adapt to 16 images, each an episode of its own."""
+    source = load_model(model, pocket_classes())
+    inputs = Inputs(images=pictures(16, source.image_shape[1]))
+    episodes(benchmark, goal, f"tent_16_{model}", create_method("tent"), source, inputs, 3.0)
+
+
+@pytest.mark.parametrize("model", ["pocket-bn", "pocket-gn"])
+def test_memo_by_vmap(model, benchmark, goal):
+    """Adapt to 16 images with 16 views each."""
+    source, method = load_model(model, pocket_classes()), create_method("memo", {"views": 16})
+    images, generator = pictures(16, source.image_shape[1]), torch.Generator().manual_seed(0)
+    numbers = torch.stack([view_numbers("augmix", 16, generator) for _ in images])
+    inputs = Inputs(images=images, views=make_views(images, numbers, "augmix"))
+    episodes(benchmark, goal, f"memo_16_views_{model}", method, source, inputs, 1.3)
+
+
+def test_episodic_tent_on_clip_by_vmap(benchmark, goal):
+    """Adapt CLIP ViT-B/32 to images of 224 x 224, each an episode of its own."""
+    source = load_model("open_clip/ViT-B-32", CLASSES, pretrained=False)
+    inputs = Inputs(images=pictures(CLIP_EPISODES, source.image_shape[1]))
+    episodes(
+        benchmark, goal, f"tent_{CLIP_EPISODES}_clip_vit_b_32", create_method("tent"), source, inputs, 1.0
+    )
+
+
+def pocket_classes():
+    """Return the classes of the pocket models."""
+    from tta_bench.data.pocket_sets import POCKET
+
+    return POCKET.class_names

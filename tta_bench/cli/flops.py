@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table behind ``tta-bench run --flops``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tta_bench.engine.flops import PartCost
+    from tta_bench.engine.planning import CellPlan
+    from tta_bench.spec import RunSpec
+
+
+def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> None:
+    """Print what adapting to one image costs, once for each method and model of a run."""
+    from tta_bench.engine.flops import step_costs
+    from tta_bench.engine.machine import resolve_device
+    from tta_bench.models.loading import load_model
+
+    for cell in {(cell.name, cell.model): cell for cell in cells}.values():
+        source = load_model(
+            cell.model,
+            cell.dataset.class_names,
+            class_indices=cell.dataset.class_indices,
+            templates=cell.dataset.templates,
+            pretrained=spec.pretrained,
+            seed=min(spec.seeds),
+            precision=spec.precision,
+            device=resolve_device(spec.device).type,
+        )
+        _show(console, f"{cell.name} · {cell.model}", step_costs(cell.method, source))
+
+
+def _show(console: Console, title: str, rows: Sequence[PartCost]) -> None:
+    from rich.table import Table
+
+    heading = f"\n{title}: multiply-adds per image, products alone"
+    table = Table(title=heading, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("part")
+    for name in ("times", "counted", "by formula", "difference", "moved MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        both = row.counted and row.formula
+        difference = f"{100 * (row.formula / row.counted - 1):+.2f}%" if both else "-"  # type: ignore[operator]
+        moved = "-" if row.moved_mib is None else f"{row.moved_mib:,.1f}"
+        table.add_row(
+            row.part, str(row.times), _million(row.counted), _million(row.formula), difference, moved
+        )
+    console.print(table)
+
+
+def _million(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e6:,.2f} M"

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tta-bench study``: curves of a method that fits a student to its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from tta_bench.reports.study import Point
+
+
+def study(
+    method: Annotated[str, typer.Argument(help="A method that fits a student to its teacher: apm.")],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="As in run; default: eight shifts of pocket; repeat for several."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Images per shift (the first N).", min=2)] = 100,
+    updates: Annotated[
+        list[int] | None, typer.Option("--updates", help="Number of updates to look at; repeat for several.")
+    ] = None,
+    lr: Annotated[list[float] | None, typer.Option("--lr", help="Learning rate; repeat for several.")] = None,
+    width: Annotated[
+        list[float] | None,
+        typer.Option("--width", help="Factor of the student's widths; repeat for several."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Further hyper-parameter; repeat for several.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.", min=0)] = 0,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained/--no-pretrained", help="Without: a random source model.")
+    ] = True,
+    output: Annotated[Path, typer.Option("--output", help="Folder of the CSV file and the plot.")] = Path(
+        "study"
+    ),
+    plots: Annotated[
+        bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")
+    ] = True,
+) -> None:
+    """Follow accuracy, agreement with the teacher, loss and image dependence over updates, rate and size."""
+    from tta_bench.cli.progress import say
+    from tta_bench.reports.study import Plan
+    from tta_bench.reports.study import study as measure
+    from tta_bench.reports.study_files import plot, write_csv
+    from tta_bench.reports.text import report_console
+    from tta_bench.spec import settings_for
+
+    given = {
+        "datasets": dataset, "updates": updates and sorted(set(updates)), "lrs": lr, "widths": width,
+        "values": settings and settings_for(method, settings).items(),
+    }  # fmt: skip
+    chosen: dict[str, Any] = {key: tuple(value) for key, value in given.items() if value}
+    plan = Plan(method=method, images=limit, seed=seed, pretrained=pretrained, **chosen)
+    console = report_console()
+    points = measure(plan, lambda text: say(console, f"done: {text}"))
+    console.print(_table(points))
+    written = [output / f"{method}.csv"]
+    write_csv(points, written[0])
+    if plots:
+        written.append(output / f"{method}.svg")
+        plot(points, written[1])
+    say(console, f"Intervals are 95%. Written: {', '.join(map(str, written))}")
+
+
+def _table(points: Sequence[Point]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("lr", "weights", "updates", "accuracy", "vs teacher", "agreement", "loss", "own", "other"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        half = (point.accuracy.high - point.accuracy.low) / 2
+        low, high = (100 * end for end in point.gain[1:])
+        table.add_row(
+            f"{point.lr:g}", f"{point.weights:,}", str(point.updates),
+            f"{100 * point.accuracy.value:.1f} ± {100 * half:.1f}", f"{low:+.1f} to {high:+.1f}",
+            f"{point.agreement.value:.3f}", f"{point.loss.value:.3g}", f"{point.own.value:.3f}",
+            f"{point.other.value:.3f}",
+        )  # fmt: skip
+    return table
