@@ -24,7 +24,7 @@ class Replay:
 
     def __init__(self, iterate: Callable[[int], Seen]) -> None:
         self._iterate, self._runs = iterate, 0
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._seen: Seen | None = None
 

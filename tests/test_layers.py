@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "spec"},
-    {"registry", "config"},
+    {"registry", "config", "suites"},
     {"norms", "augment", "losses", "optim"},
     {"data"},
     {"models"},

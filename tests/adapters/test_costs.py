@@ -38,8 +38,9 @@ def count(monkeypatch):
 
     def counted(self, x, tensors, mode):
         differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (tensors or {}).values())
-        images["forward"] += len(x)
-        images["backward"] += len(x) * differentiated
+        seen = len(x) if mode in ("full", "encode") else 0
+        images["forward"] += seen
+        images["backward"] += seen * differentiated
         return call(self, x, tensors, mode)
 
     def passes(name, **values):

@@ -17,6 +17,7 @@ from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
 from tta_bench.cli.parity import parity
 from tta_bench.cli.run import run
+from tta_bench.cli.study import study
 from tta_bench.cli.validate import validate
 from tta_bench.errors import TTABenchError
 
@@ -40,6 +41,7 @@ app.command()(leaderboard)
 app.command()(compare)
 app.command()(validate)
 app.command()(parity)
+app.command()(study)
 app.add_typer(data_app, name="data")
 
 
