@@ -2,7 +2,7 @@
 """Compare the speed of the corruptions with the imagecorruptions package, in one run and on one thread.
 
 Run ``python benchmarks/bench_corruptions.py`` or ``pytest benchmarks/bench_corruptions.py``; with ``--output FILE``
-script writes the figures and their conditions to a CSV file. Times are CPU time of the process, medians over
+the script writes the figures and their conditions to a CSV file. Times are CPU time of the process, medians over
 repeats, reference and ours in turn. The package does not run on current NumPy and scikit-image; what has changed
 there is supplied here before it is imported.
 """
