@@ -119,10 +119,12 @@ def test_the_teacher_gain_needs_a_teacher_that_differs(cell):
     store_rows = {"teacher_prediction": np.arange(40) % 10, "teacher_confidence": np.full(40, 0.5)}
     (row,) = leaderboard([cell("a", rows=store_rows)])
     assert row.teacher_gain == pytest.approx(row.accuracy - 1.0)
+    assert row.teacher_accuracy == 1.0
     assert row.teacher_gain_low < row.teacher_gain < row.teacher_gain_high
     same = np.arange(40) % 9
     rows = {"teacher_prediction": same, "source_prediction": same}
     (equal,) = leaderboard([cell("b", folder="equal", rows=rows)])
+    assert equal.teacher_accuracy == equal.source_accuracy
     assert (equal.teacher_gain, equal.teacher_gain_low, equal.teacher_gain_high) == (None, None, None)
 
 

@@ -36,6 +36,7 @@ APM = row(
     variant="iterations=20,lr=0.003,size=pocket",
     model="pocket-clip",
     sees="image",
+    teacher_accuracy=0.7651,
     teacher_gain=-0.0021,
     teacher_gain_low=-0.009,
     teacher_gain_high=0.005,

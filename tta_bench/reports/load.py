@@ -63,8 +63,8 @@ class Records(NamedTuple):
         image: (R,) code of each row's image.
         correct: (R,) whether the prediction is the label.
         source_correct: (R,) the same of the source model.
-        teacher_correct: (R,) the same of the teacher, or None unless it has predictions for all rows that
-            somewhere differ from the source's.
+        teacher_correct: (R,) the same of the teacher, or None unless it has predictions for all rows.
+        teacher_differs: Whether the teacher's predictions somewhere differ from the source's.
         confidence: (R,) of the predicted class.
         total_ms: (R,) milliseconds per image over all parts of the step; NaN in warm-up and without clocks.
         peak_mib: (R,) NaN where it was not probed.
@@ -76,6 +76,7 @@ class Records(NamedTuple):
     correct: Flags
     source_correct: Flags
     teacher_correct: Flags | None
+    teacher_differs: bool
     confidence: Floats
     total_ms: Floats
     peak_mib: Floats
@@ -91,6 +92,7 @@ class Records(NamedTuple):
             correct=self.correct[keep],
             source_correct=self.source_correct[keep],
             teacher_correct=None if teacher is None else teacher[keep],
+            teacher_differs=self.teacher_differs,
             confidence=self.confidence[keep],
             total_ms=self.total_ms[keep],
             peak_mib=self.peak_mib[keep],
@@ -151,13 +153,15 @@ def load_records(cells: Sequence[Cell]) -> Records:
     _, image = _codes(table, "image_id")
     label = table.column("label").to_numpy()
     prediction, source = table.column("prediction").to_numpy(), table.column("source_prediction").to_numpy()
+    teacher = _teacher(table)
     return Records(
         shifts=tuple(shifts),
         shift=shift,
         image=image,
         correct=prediction == label,
         source_correct=source == label,
-        teacher_correct=_teacher_correct(table, label, source),
+        teacher_correct=None if teacher is None else teacher == label,
+        teacher_differs=teacher is not None and bool((teacher != source).any()),
         confidence=_floats(table, "confidence"),
         total_ms=_total_ms(table),
         peak_mib=_floats(table, "peak_mib"),
@@ -186,9 +190,9 @@ def _total_ms(table: pa.Table) -> Floats:
     return total
 
 
-def _teacher_correct(table: pa.Table, label: Integers, source: Integers) -> Flags | None:
+def _teacher(table: pa.Table) -> Integers | None:
     column = table.column("teacher_prediction")
     if column.null_count:
         return None
     teacher: Integers = column.to_numpy()
-    return teacher == label if (teacher != source).any() else None
+    return teacher

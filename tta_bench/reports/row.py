@@ -29,6 +29,7 @@ class Row(NamedTuple):
     gain: float | None
     gain_low: float | None
     gain_high: float | None
+    teacher_accuracy: float | None
     teacher_gain: float | None
     teacher_gain_low: float | None
     teacher_gain_high: float | None
@@ -59,7 +60,10 @@ class Row(NamedTuple):
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(Row._fields, "text"),
     **dict.fromkeys(("images", "batch_size"), "count"),
-    **dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "source_accuracy", "ece"), "fraction"),
+    **dict.fromkeys(
+        ("accuracy", "accuracy_low", "accuracy_high", "source_accuracy", "teacher_accuracy", "ece"),
+        "fraction",
+    ),
     **dict.fromkeys(("gain", "gain_low", "gain_high"), "gain"),
     **dict.fromkeys(("teacher_gain", "teacher_gain_low", "teacher_gain_high"), "gain"),
     **dict.fromkeys(("ms_mean", "ms_p50", "ms_p95", "ms_p99", "init_ms"), "ms"),

@@ -24,6 +24,7 @@ class Numbers(NamedTuple):
     gain: float | None
     gain_low: float | None
     gain_high: float | None
+    teacher_accuracy: float | None
     teacher_gain: float | None
     teacher_gain_low: float | None
     teacher_gain_high: float | None
@@ -46,17 +47,23 @@ def summarise(records: Records) -> Numbers | None:
         *_told(own),
         source.value,
         *_told(difference(records.correct, records.source_correct, records.shift, records.image)),
-        *_teacher_gain(records, records.teacher_correct),
+        *_teacher(records, records.teacher_correct),
         _calibration(records),
         *_clocks(records.total_ms),
         _none(float(np.nanmax(records.peak_mib))) if not np.isnan(records.peak_mib).all() else None,
     )
 
 
-def _teacher_gain(records: Records, teacher: Flags | None) -> tuple[float | None, float | None, float | None]:
+def _teacher(
+    records: Records, teacher: Flags | None
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Return the teacher's accuracy, and the gain over it where it is not the source model itself."""
     if teacher is None:
-        return None, None, None
-    return _told(difference(records.correct, teacher, records.shift, records.image))
+        return None, None, None, None
+    value = accuracy(teacher, records.shift, records.image).value
+    if not records.teacher_differs:
+        return value, None, None, None
+    return value, *_told(difference(records.correct, teacher, records.shift, records.image))
 
 
 def _calibration(records: Records) -> float | None:

@@ -34,6 +34,7 @@ _COLUMNS = (
     _Column("shift", lambda row, sign: row.shifts, cap=_NAME_CAP),
     _Column("accuracy\n%", lambda row, sign: _accuracy(row, sign)),
     _Column("vs source\npoints", lambda row, sign: _gain(row, sign)),
+    _Column("teacher\n%", lambda row, sign: _teacher(row, sign), rank=4),
     _Column("vs teacher\npoints", lambda row, sign: _teacher_gain(row, sign), rank=1),
     _Column("ms/image\np50@batch", lambda row, sign: _clock(row, sign), rank=2),
     _Column("ms/image\np95", lambda row, sign: measured(row.ms_p95, sign), rank=5),
@@ -98,6 +99,10 @@ def _gain(row: Row, sign: Signs) -> str:
     return percent(row.gain, row.gain_low, row.gain_high, sign, signed=True)
 
 
+def _teacher(row: Row, sign: Signs) -> str:
+    return percent(row.teacher_accuracy, None, None, sign, signed=False)
+
+
 def _teacher_gain(row: Row, sign: Signs) -> str:
     return percent(row.teacher_gain, row.teacher_gain_low, row.teacher_gain_high, sign, signed=True)
 
@@ -114,7 +119,7 @@ def _shared(rows: Sequence[Row]) -> tuple[list[_Column], str]:
             facts.append(f"{column.title} {values.pop()}")
         elif column.title == "shift" and not by_shift:
             facts.extend(_shift_fact(shifts))
-        elif not column.title.startswith("vs teacher") or values != {""}:
+        elif "teacher" not in column.title or values != {""}:
             columns.append(column)
     return columns, ", ".join(facts)
 
