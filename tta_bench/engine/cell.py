@@ -155,6 +155,8 @@ class CellRunner:
     def _draws(self, batch: Batch) -> Any:
         """Draw per image id where every image is an episode of its own, else once for the step."""
         method, source, seed = self.job.method, self.job.source, self.job.seed
+        if type(method).draw is Method.draw:  # nothing to draw, and no generators to seed for it
+            return None
         device = source.device if method.card.draw_device == "device" else torch.device("cpu")
 
         def draw(count: int, *key: object) -> Any:
