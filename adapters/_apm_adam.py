@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,31 @@ class Adam:
         return self.lr * 0.1 ** (done // self.every) if self.every else self.lr
 
 
+class Parts(NamedTuple):
+    """Tensors side by side that Adam moves, each with its gradient, moments and count of steps."""
+
+    weights: list[Tensor]
+    grads: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    counts: list[Tensor]
+
+    @classmethod
+    def of(cls, weights: Tensor, grads: Tensor, first: Tensor, second: Tensor, done: int) -> Parts:
+        """Return tensors (N, ...) one student at a time, whose numbers lie side by side in memory."""
+        counts = [torch.tensor(float(done), device=weights.device) for _ in weights]
+        return cls(list(weights), list(grads), list(first), list(second), counts)
+
+
+def step(adam: Adam, parts: Parts, done: int) -> None:
+    """Take the library's step in one pass over memory, after so many others."""
+    library_adam(
+        parts.weights, parts.grads, parts.first, parts.second, [], parts.counts,
+        fused=True, amsgrad=False, beta1=adam.betas[0], beta2=adam.betas[1],
+        lr=adam.rate(done), weight_decay=adam.weight_decay, eps=adam.eps, maximize=False,
+    )  # fmt: skip
+
+
 class Updater:
     """Take Adam's steps on flat weights in place.
 
@@ -52,17 +78,34 @@ class Updater:
         adam: The settings.
         weights: (N, P), changed by every step.
         grads: (N, P), read by every step; the plain form consumes them.
-        start: Moments to start from, taken over; None for zero moments.
+        moments: Taken over and changed by every step.
         fused: Whether each step is the library's one pass over memory, or the algorithm written out.
+        runs: Where the weights that are moved lie in a row of ``weights`` and in one of ``grads``, for the library's
+            step; None for everywhere.
     """
 
     def __init__(
-        self, adam: Adam, weights: Tensor, grads: Tensor, start: Moments | None, *, fused: bool
+        self,
+        adam: Adam,
+        weights: Tensor,
+        grads: Tensor,
+        moments: Moments,
+        *,
+        fused: bool,
+        runs: Iterable[tuple[slice, slice]] | None = None,
     ) -> None:
         self.adam, self.weights, self.grads, self.fused = adam, weights, grads, fused
-        begin = start or Moments(torch.zeros_like(weights), torch.zeros_like(weights), 0)
-        self.first, self.second, done = begin
-        self._count = torch.tensor(float(done), device=weights.device)
+        self.first, self.second, done = moments
+        count = torch.tensor(float(done), device=weights.device)
+        self._parts = Parts([weights], [grads], [self.first], [self.second], [count])
+        if runs is not None:
+            each = (
+                Parts.of(weights[:, at], grads[:, there], self.first[:, at], self.second[:, at], done)
+                for at, there in runs
+            )
+            self._parts = Parts(
+                *([one for part in parts for one in part] for parts in zip(*each, strict=True))
+            )
         self._last: Tensor | None = None
 
     def step(self, done: int) -> None:
@@ -72,7 +115,7 @@ class Updater:
                 self.grads.add_(self._last, alpha=self.adam.leftover)
             self._last = self.grads.clone()
         if self.fused:
-            self._fused(done)
+            step(self.adam, self._parts, done)
         else:
             self._plain(done)
 
@@ -91,11 +134,3 @@ class Updater:
         self.second.mul_(two).addcmul_(grad, grad, value=1 - two)
         scale = torch.sqrt(self.second, out=grad).div_(root).add_(self.adam.eps)
         self.weights.addcdiv_(self.first, scale, value=-size)
-
-    def _fused(self, done: int) -> None:
-        library_adam(
-            [self.weights], [self.grads], [self.first], [self.second], [], [self._count],
-            fused=True, amsgrad=False, beta1=self.adam.betas[0], beta2=self.adam.betas[1],
-            lr=self.adam.rate(done), weight_decay=self.adam.weight_decay, eps=self.adam.eps,
-            maximize=False,
-        )  # fmt: skip

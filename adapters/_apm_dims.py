@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
@@ -151,12 +152,13 @@ class Student:
         """Return weights (N, P) from tensors (N, ...) by name."""
         return torch.cat([named[name].flatten(1) for name in self.shapes], dim=1)
 
-    def unpack(self, weights: Tensor) -> Tensors:
-        """Return views (N, ...) by name of weights (N, P)."""
-        parts = torch.split(weights, [math.prod(shape) for shape in self.shapes.values()], dim=1)
+    def unpack(self, weights: Tensor, without: Collection[str] = ()) -> Tensors:
+        """Return views (N, ...) by name of weights (N, P), in which those of some names are left out."""
+        shapes = {name: shape for name, shape in self.shapes.items() if name not in without}
+        parts = torch.split(weights, [math.prod(shape) for shape in shapes.values()], dim=1)
         return {
             name: torch.unflatten(part, 1, shape)
-            for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
+            for part, (name, shape) in zip(parts, shapes.items(), strict=True)
         }
 
     def patches(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._apm_dims import Student  # noqa: TID251 (a sibling)
 from ._apm_ends import Attention, First, Mean, Pool  # noqa: TID251 (a sibling)
+from ._apm_tiles import INNER, Tiles  # noqa: TID251 (a sibling)
 
 Products = Literal["full", "tf32", "bfloat16"]
 
@@ -24,11 +25,12 @@ class Fast:
     Args:
         student: The sizes.
         weights: (N, P), read at every pass.
-        grads: (N, P), written by `backward`.
+        grads: (N, P), written by `backward`; without the inner layers' weights where there are tiles.
         patches: (N, patches, pixels), or None.
         target: (N, D).
         products: Precision of the two inner layers' products; ``"bfloat16"`` rounds what enters and leaves
             them, weights and sums staying what they are.
+        tiles: Takes Adam's step on the inner layers' weights within `backward`.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Fast:
         patches: Tensor | None,
         target: Tensor,
         products: Products = "full",
+        tiles: Tiles | None = None,
     ) -> None:
         self.student, self.target, self.half = student, target, products == "bfloat16"
-        self.named, self.grads = student.unpack(weights), student.unpack(grads)
+        self.named, self.tiles = student.unpack(weights), tiles
+        self.grads = student.unpack(grads, () if tiles is None else INNER)
         self.first = First(student, self.named, self.grads, patches)
         pool = Attention if student.pooling == "attention" else Mean
         self.pool: Pool = pool(student, self.named, self.grads)
@@ -79,10 +83,14 @@ class Fast:
             torch.baddbmm(bias, weight, h, out=out).relu_()
 
     def _layer_grad(self, name: str, g: Tensor, h: Tensor, below: Tensor) -> None:
-        """Write the gradients of a layer's weights, and into ``below`` that of its input."""
+        """Write the gradients of a layer's weights, or move these, and into ``below`` that of its input."""
+        weight = f"{name}.weight"
         torch.sum(g, -1, out=self.grads[f"{name}.bias"])
-        self._product(g, h.mT, self.grads[f"{name}.weight"])
-        self._product(self.named[f"{name}.weight"].mT, g, below)
+        self._product(self.named[weight].mT, g, below)
+        if self.tiles is None:
+            self._product(g, h.mT, self.grads[weight])
+        else:
+            self.tiles(weight, lambda rows, out: self._product(g[:, rows], h.mT, out))
         mask(below, h)
 
     def _product(self, left: Tensor, right: Tensor, out: Tensor) -> Tensor:

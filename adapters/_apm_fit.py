@@ -19,6 +19,7 @@ from ._apm_dims import Student  # noqa: TID251 (a sibling)
 from ._apm_fast import Fast, Products  # noqa: TID251 (a sibling)
 from ._apm_graph import Replay, tensor_float  # noqa: TID251 (a sibling)
 from ._apm_reference import Reference  # noqa: TID251 (a sibling)
+from ._apm_tiles import Tiles, runs  # noqa: TID251 (a sibling)
 
 Engine = Literal["auto", "reference", "fast", "active"]
 AT_ONCE_ON_CPU = 1 << 21
@@ -26,7 +27,7 @@ AT_ONCE_ON_CPU = 1 << 21
 ACTIVE_FROM = 1 << 28
 """Multiply-adds of the inner layers from which the active engine pays on a CPU; below, sorting the units costs more."""
 GPU_SHARE = 0.5
-"""Share of a GPU's free memory that students may take."""
+"""Share of a GPU's memory that students may take."""
 
 
 class Fit(NamedTuple):
@@ -54,12 +55,15 @@ class Way:
         products: Precision of the inner products; only the fast engine has a choice.
         stop: The fit of a group of images ends when the loss of each is at most this; 0 for never.
         keep: Whether weights and moments are handed back, or empty tensors in their place.
+        tiled: Whether Adam is joined with the gradients of the inner layers' weights; only the fast engine can. None
+            joins them on a GPU, where reading and writing weights is what takes the time.
     """
 
     engine: Engine = "auto"
     products: Products = "full"
     stop: float = 0.0
     keep: bool = True
+    tiled: bool | None = None
 
 
 def choose(engine: Engine, student: Student, device: torch.device) -> Engine:
@@ -93,13 +97,16 @@ def one_thread(*, wanted: bool) -> Iterator[None]:
 
 
 def at_once(student: Student, like: Tensor) -> int:
-    """Return how many students are fitted at a time, from the caches of a CPU or the free memory of a GPU."""
+    """Return how many students are fitted at a time, from the caches of a CPU or the memory of a GPU.
+
+    What is free at the moment does not count: the same run makes the same groups.
+    """
     if like.device.type != "cuda":
         return max(1, AT_ONCE_ON_CPU // student.size)
     places = student.grid[0] * student.grid[1]
     numbers = 4 * student.size + 2 * places * sum(student.dims.widths)
-    free = torch.cuda.mem_get_info(like.device)[0]
-    return max(1, int(GPU_SHARE * free / (numbers * like.element_size())))
+    memory = torch.cuda.get_device_properties(like.device).total_memory
+    return max(1, int(GPU_SHARE * memory / (numbers * like.element_size())))
 
 
 def fit(
@@ -164,12 +171,22 @@ def _fit(
 ) -> Fit:
     """Fit students that fit into memory together; the weights and the moments are written over."""
     chosen = choose(way.engine, student, weights.device)
-    grads = torch.zeros_like(weights)
-    engine = make_engine(chosen, student, weights, grads, patches, target, way.products)
-    updater = Updater(adam, weights, grads, start, fused=chosen != "reference")
+    moments = start or Moments(torch.zeros_like(weights), torch.zeros_like(weights), 0)
+    wanted = weights.is_cuda if way.tiled is None else way.tiled
+    tiles = None
+    if wanted and chosen == "fast" and not adam.leftover:
+        tiles = Tiles(student, adam, weights, moments)
+    # What the tiles move needs no room for its gradient.
+    places = None if tiles is None else list(runs(student))
+    size = student.size if places is None else places[-1][1].stop
+    grads = weights.new_zeros(len(weights), size)
+    engine = make_engine(chosen, student, weights, grads, patches, target, way.products, tiles)
+    updater = Updater(adam, weights, grads, moments, fused=chosen != "reference", runs=places)
 
     def iterate(done: int) -> tuple[Tensor, Tensor]:
         seen = engine.forward()
+        if tiles is not None:
+            tiles.done = done
         engine.backward()
         updater.step(done)
         return seen
@@ -192,10 +209,11 @@ def make_engine(
     patches: Tensor | None,
     target: Tensor,
     products: Products = "full",
+    tiles: Tiles | None = None,
 ) -> Reference | Fast | Active:
     """Return an engine; the arguments are those of `_apm_fast.Fast`."""
     if name == "fast":
-        return Fast(student, weights, grads, patches, target, products)
+        return Fast(student, weights, grads, patches, target, products, tiles)
     return (Reference if name == "reference" else Active)(student, weights, grads, patches, target)
 
 

@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from tta_bench.augment import Jitter, augment, draw_jitter
 
@@ -20,6 +21,38 @@ SETTINGS = {
     "sar": {"margin": 4.0, "recovery": 0.0},
     "cotta": {"confidence": 1.0, "views": VIEWS},
 }
+
+
+class ResNet26(nn.Module):
+    """The residual network of CIFAR with 26 layers: a stem, three stages of four basic blocks, a linear head.
+
+    Args:
+        classes: Width of the head.
+
+    Source: He et al., arXiv:1512.03385, section 4.2 with n = 4; shortcuts that change the shape are projections.
+    """
+
+    def __init__(self, classes):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.stage1, self.stage2, self.stage3 = self.stage(16, 16), self.stage(16, 32), self.stage(32, 64)
+        self.fc = nn.Linear(64, classes)
+
+    @staticmethod
+    def stage(inside, outside):
+        """Return four blocks; where the width changes the first one halves the size."""
+        stride = 1 if inside == outside else 2
+        shortcut = None
+        if stride > 1:
+            shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        first = BasicBlock(inside, outside, stride, shortcut)
+        return nn.Sequential(first, *(BasicBlock(outside, outside) for _ in range(3)))
+
+    def forward(self, x):
+        """Return logits (N, K) of normalised images (N, 3, 32, 32)."""
+        return self.fc(self.stage3(self.stage2(self.stage1(self.stem(x)))).mean((2, 3)))
 
 
 def certainty_loss(logits):
@@ -126,7 +159,7 @@ class Sar(Loop):
     average = None
 
     def chosen(self):
-        last = set(self.network.layer4.modules())
+        last = set(self.network.stage3.modules())
         layers = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d) and m not in last]
         return [p for layer in layers for p in (layer.weight, layer.bias)]
 

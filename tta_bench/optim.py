@@ -40,8 +40,8 @@ def gradient(
 ) -> tuple[Tensors, Tensor, Aux]:
     """Return the gradient of a loss with respect to named tensors.
 
-    Plain autograd on detached leaves costs what an imperative loop costs; ``torch.func.grad`` always records
-    the backward pass too, and is used only where ``vmap`` leaves no choice.
+    Plain autograd on detached leaves costs what an imperative loop costs; ``torch.func`` is used only where
+    ``vmap`` leaves no choice, and by ``vjp``, because ``grad`` would record the backward pass too.
 
     Args:
         loss: Maps the tensors to a scalar loss and auxiliary tensors.
@@ -52,7 +52,9 @@ def gradient(
         does), the detached loss, and the auxiliary tensors, detached.
     """
     if _FUNCTIONAL.get():
-        grads, (value, aux) = torch.func.grad_and_value(loss, has_aux=True)(dict(params))
+        value, pull, aux = torch.func.vjp(loss, dict(params), has_aux=True)  # type: ignore[misc]
+        with torch.no_grad():
+            (grads,) = pull(torch.ones_like(value))
         return grads, value, aux
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     with torch.enable_grad():

@@ -6,7 +6,7 @@ The runner and the conformance checks call the same functions, so what is checke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -81,9 +81,17 @@ def _looped(method: Method, source: SourceModel, state: State, inputs: Inputs, p
     parts = [
         step(method, source, state, slice_inputs(inputs, i, i + 1), phase=phase) for i in range(size(inputs))
     ]
+    return joined(parts)._replace(state=state)
+
+
+def joined(parts: Sequence[Stepped]) -> Stepped:
+    """Return what steps over parts of a batch gave as one, with the state of the last."""
+    if len(parts) == 1:
+        return parts[0]
     teachers = [part.teacher for part in parts if part.teacher is not None]
     teacher = torch.cat(teachers) if len(teachers) == len(parts) else None
-    return Stepped(state, torch.cat([part.scores for part in parts]), teacher, all(p.fused for p in parts))
+    scores = torch.cat([part.scores for part in parts])
+    return Stepped(parts[-1].state, scores, teacher, all(part.fused for part in parts))
 
 
 def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, phase: Phase) -> Stepped:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """APM's engines: equal results in float64, what the active one leaves out, which one is chosen, what each costs."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,9 +12,11 @@ from tta_bench.adapters import _apm_active as active
 from tta_bench.adapters import _apm_cost as cost
 from tta_bench.adapters import _apm_dims as students
 from tta_bench.adapters import _apm_fit as fitting
+from tta_bench.adapters import _apm_tiles as tiles
 from tta_bench.adapters._apm_adam import Adam
 from tta_bench.adapters.apm import Apm
 
+from tta_bench.engine.meter import cpu_peak
 from tta_bench.testing import tiny_clip, tiny_inputs
 
 ENGINES = ("reference", "fast", "active")
@@ -64,6 +68,43 @@ def test_every_engine_gives_what_the_reference_gives(student, n, see, seed, std,
     assert_equal(found.predictions, expected.predictions)
     gradients = [fit(student, problem_, name, updates=1).moments.first for name in ("reference", engine)]
     assert_equal(gradients[1], gradients[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    student=some_student(), n=st.integers(1, 3), see=st.booleans(), seed=st.integers(0, 99),
+    numbers=st.integers(1, 400), decay=st.sampled_from([0.0, 0.1]), every=st.sampled_from([0, 2]),
+)  # fmt: skip
+def test_adam_joined_with_the_gradients_gives_what_the_reference_gives(
+    student, n, see, seed, numbers, decay, every
+):
+    problem_, adam = problem(student, n, see=see, seed=seed), Adam(0.002, weight_decay=decay, every=every)
+    expected = fit(student, problem_, "reference", adam=adam)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles.Tiles.__init__, "__defaults__", (numbers,))
+        found = fit(student, problem_, "fast", adam=adam, tiled=True)
+        half = fit(student, problem_, "fast", adam=adam, updates=3, tiled=True)
+        way = fitting.Way(engine="fast", tiled=True)
+        whole = fitting.fit(student, half.weights, *problem_[1:], adam, 3, half.moments, way)
+    assert_equal(found.losses, expected.losses)
+    assert_equal(found.predictions, expected.predictions)
+    # Adam divides a gradient by its own size, so the rounding of the smallest ones shows in the weights.
+    assert_equal(found.weights, expected.weights, 1e-9)
+    assert_equal(found.moments.first, expected.moments.first, 1e-9)
+    assert_equal(found.moments.second, expected.moments.second, 1e-9)
+    assert torch.equal(whole.weights, found.weights)
+
+
+def test_joined_gradients_of_the_inner_weights_are_never_stored():
+    student = students.Student(WIDE, 12)
+    problem_ = problem(student, 1)
+    fit(student, problem_, "fast")
+    stored, joined = (
+        cpu_peak(partial(fit, student, problem_, "fast", tiled=tiled)) for tiled in (False, True)
+    )
+    inner = sum(8 * student.shapes[name][0] * student.shapes[name][1] for name in tiles.INNER) / 2**20
+    buffer = 8 * 60 * 40 / 2**20
+    assert stored - joined == pytest.approx(inner - buffer, abs=0.005)
 
 
 @pytest.mark.parametrize("engine", ["fast", "active"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An in-memory dataset, a store of lists and a few methods for tests of the engine."""
+"""An in-memory dataset, a store of lists a few methods, and short ways to plan and run them."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -7,9 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from tta_bench.data.facts import Dataset
+from tta_bench.data.facts import Dataset, Shift
+from tta_bench.engine.planning import CellPlan
+from tta_bench.engine.session import Session
 from tta_bench.method import Adapted, Card, Method
+from tta_bench.spec import RunSpec
 
+FOG, SNOW = Shift("noise", "fog", 5), Shift("noise", "snow", 5)
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
 
@@ -176,3 +180,26 @@ class Silent:
 
     def cell_ended(self, label, status, detail=""):
         self.ended.append((label, status, detail))
+
+
+def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake"):
+    return CellPlan(
+        name=name,
+        method=method,
+        preset="",
+        model="tiny",
+        dataset=NOISE,
+        shifts=tuple(shifts),
+        subset="full",
+        batch_size=batch_size,
+        reset=reset or method.card.reset,
+        seed=seed,
+    )
+
+
+def run(cells, store=None, *, memory=False, **options):
+    store = store or ListStore()
+    reporter = Silent()
+    spec = RunSpec(methods=("fake",), datasets=("noise",))
+    ended = Session(spec, store, reporter, probe_memory=memory, **options).run(cells)
+    return store, ended, reporter

@@ -1,58 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run: what is computed, reused, resumed, reset and recorded."""
 
-import importlib.util
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.facts import Shift
-from tta_bench.engine import session as session_module
-from tta_bench.engine.planning import CellPlan
-from tta_bench.engine.session import Session
-from tta_bench.spec import RunSpec
 from tta_bench.testing import tiny_source
 
-_spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-sys.modules["engine_fakes"] = fakes
-_spec.loader.exec_module(fakes)
-
-FOG, SNOW = Shift("noise", "fog", 5), Shift("noise", "snow", 5)
-
-
-@pytest.fixture(autouse=True)
-def tiny_models(monkeypatch):
-    monkeypatch.setattr(
-        session_module, "load_model", lambda *args, **kwargs: tiny_source(classes=5, size=(3, 16, 16))
-    )
-
-
-def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake"):
-    return CellPlan(
-        name=name,
-        method=method,
-        preset="",
-        model="tiny",
-        dataset=fakes.NOISE,
-        shifts=tuple(shifts),
-        subset="full",
-        batch_size=batch_size,
-        reset=reset or method.card.reset,
-        seed=seed,
-    )
-
-
-def run(cells, store=None, *, memory=False, **options):
-    store = store or fakes.ListStore()
-    reporter = fakes.Silent()
-    spec = RunSpec(methods=("fake",), datasets=("noise",))
-    ended = Session(spec, store, reporter, probe_memory=memory, **options).run(cells)
-    return store, ended, reporter
+from . import fakes
+from .fakes import FOG, SNOW, cell, run
 
 
 def test_rows_join_labels_scores_and_clocks():

@@ -2,19 +2,14 @@
 """What the runner brings to methods that ask for more than images: views, features of views, source images."""
 
 import dataclasses
-import importlib.util
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.facts import Shift
 from tta_bench.data.views import make_views, view_numbers
-from tta_bench.engine import session as session_module
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.session import Session
 from tta_bench.engine.split import SplitBatches
@@ -23,12 +18,9 @@ from tta_bench.method import Adapted, Card, Method, ViewPolicy
 from tta_bench.spec import RunSpec, counter_seed
 from tta_bench.testing import tiny_source
 
-_spec = importlib.util.spec_from_file_location("engine_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-sys.modules["engine_fakes"] = fakes
-_spec.loader.exec_module(fakes)
+from . import fakes
+from .fakes import FOG
 
-FOG = Shift("noise", "fog", 5)
 SEEN = []
 
 
@@ -83,11 +75,8 @@ WITH_SOURCE = dataclasses.replace(fakes.NOISE, source_split=lambda: SOURCE)
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh():
     SEEN.clear()
-    monkeypatch.setattr(
-        session_module, "load_model", lambda *args, **kwargs: tiny_source(classes=5, size=(3, 16, 16))
-    )
 
 
 def run(method, *, dataset=fakes.NOISE, batch_size=8, seed=0, store=None, resume=False):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden vectors of the published references, and of independent ones of other sizes, seeds and rates."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,17 +15,12 @@ from tta_bench.errors import BadInputError
 from tta_bench.parity.judge import was_replayed
 from tta_bench.parity.replay import replay
 
+from . import reference_apm, reference_online
+
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # timm, on import
 
 GOLDENS = [HERE / "apm", HERE / "online"]
-
-
-def sibling(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_apm(folder, **changes):
@@ -35,13 +29,13 @@ def write_apm(folder, **changes):
         "heads": 3, "updates": 7, "betas": (0.8, 0.95), "lrs": [0.004, 0.0005], "seed": 5,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    sibling("reference_apm").write_folder(folder, **(sizes | changes))
+    reference_apm.write_folder(folder, **(sizes | changes))
     return folder
 
 
 def write_online(folder, seed=3):
     folder.mkdir(parents=True, exist_ok=True)
-    sibling("reference_online").write_folder(folder, seed)
+    reference_online.write_folder(folder, seed)
     return folder
 
 

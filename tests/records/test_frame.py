@@ -6,14 +6,10 @@ import pytest
 from tta_bench.errors import StoreError
 from tta_bench.records.frame import read_frame
 
+from . import synthetic
+
 
 def test_a_frame_holds_every_image_with_the_facts_of_its_cell(tmp_path):
-    from importlib.util import module_from_spec, spec_from_file_location
-    from pathlib import Path
-
-    spec = spec_from_file_location("synthetic_frames", Path(__file__).with_name("synthetic.py"))
-    synthetic = module_from_spec(spec)
-    spec.loader.exec_module(synthetic)
     store = synthetic.run_folder(str(tmp_path / "runs"), cells=4, images=30, shifts=2)
     frame = read_frame(str(tmp_path / "runs"))
     assert len(frame) == 4 * 30

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from tta_bench.data.streams import Batch, Stream
 from tta_bench.data.views import make_views, view_numbers
+from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
@@ -20,7 +21,7 @@ from tta_bench.engine.split import SplitBatches
 from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
-from tta_bench.steps import Stepped, Way, step, way_of
+from tta_bench.steps import Stepped, Way, joined, step, way_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CellOutcome:
     init_ms: float = 0.0
     finite: bool = True
     absolute_peak_mib: float | None = None
-    warmup_rows: int = 0
+    images_at_once: int | None = None
 
 
 class CellRunner:
@@ -91,25 +92,43 @@ class CellRunner:
         return self.outcome
 
     def _one(self, state: State, batch: Batch, *, fresh: bool, index: int) -> State:
-        inputs = self._inputs(batch)
-        warmup = index == 0 and self.job.stream.batches > 1
-        peak = self._probe(state, inputs, batch, index)
+        split = list(groups(batch, self._at_once(state, batch)))
+        peaks = [self._probe(state, split[0], batch, index)]
         self.meter.take()
-        if self.job.source.device.type == "cuda":
-            done: list[Stepped] = []
-            device = self.job.source.device
-            peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
-            self.outcome.absolute_peak_mib = max(absolute, self.outcome.absolute_peak_mib or 0.0)
-            stepped = done[0]
-        else:
-            stepped = self._step(state, inputs, batch)
-        seconds = self.meter.take()
+        parts = []
+        for group in split:
+            stepped, peak = self._watched(state, self._inputs(group), group)
+            parts.append(stepped)
+            peaks.append(peak)
+        seconds, stepped = self.meter.take(), joined(parts)
+        warmup = index == 0 and self.job.stream.batches > 1
+        peak = max((one for one in peaks if one is not None), default=None)
         self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
-        self.outcome.warmup_rows += len(batch.rows) * warmup
         self.writer.append(
             self._columns(stepped, batch, seconds) | {"warmup": warmup, "reset": fresh, "peak_mib": peak}
         )
         return stepped.state
+
+    def _at_once(self, state: State, batch: Batch) -> int:
+        """Return how many images of a batch are adapted at once, which is found at the first one."""
+        if self.job.reset != "image":
+            return len(batch.rows)
+        if self.outcome.images_at_once is None:
+            (one, *_), most = groups(batch, 1), self.job.stream.batch_size
+            inputs = self._inputs(one)
+            work = (lambda: self._step(state, inputs, one)) if self.way == "vmap" else None
+            self.outcome.images_at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
+        return self.outcome.images_at_once
+
+    def _watched(self, state: State, inputs: Inputs, batch: Batch) -> tuple[Stepped, float | None]:
+        """Take a step, and where it costs no time, as on CUDA, read its peak memory."""
+        device = self.job.source.device
+        if device.type != "cuda":
+            return self._step(state, inputs, batch), None
+        done: list[Stepped] = []
+        peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
+        self.outcome.absolute_peak_mib = max(absolute, self.outcome.absolute_peak_mib or 0.0)
+        return done[0], peak
 
     def _step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
         """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
@@ -131,13 +150,14 @@ class CellRunner:
             drawn.append(view_numbers(policy.kind, policy.count, generator))
         return make_views(inputs.images, torch.stack(drawn).to(inputs.images.device), policy.kind)
 
-    def _probe(self, state: State, inputs: Inputs, batch: Batch, index: int) -> float | None:
+    def _probe(self, state: State, group: Batch, batch: Batch, index: int) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
         last = batch.rows.stop == len(self.job.stream)
         wanted = self.job.probe_memory and (index == 1 or last)
         if not wanted or self.job.source.device.type != "cpu":
             return None
-        return cpu_peak(lambda: self._step(state, inputs, batch))
+        inputs = self._inputs(group)
+        return cpu_peak(lambda: self._step(state, inputs, group))
 
     def _inputs(self, batch: Batch) -> Inputs:
         source = self.job.source

@@ -17,6 +17,9 @@ import tta_bench
 from tta_bench.errors import BadInputError
 
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "robustbench")
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+ASSUMED_MEMORY = 8 * 2**30
+"""Bytes of memory where the system tells none."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -59,6 +62,25 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         facts["cuda"] = torch.version.cuda
         facts["device_mib"] = torch.cuda.get_device_properties(device).total_memory // 2**20
     return facts
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory of a device; on the CPU the machine's, or less where a control group limits it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limits = [_limit(path) for path in LIMITS]
+    names = getattr(os, "sysconf_names", {})
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
+    return min((size for size in (installed, *limits) if size), default=ASSUMED_MEMORY)
+
+
+def _limit(path: Path) -> int | None:
+    """Return the bytes that a control group's file allows, None where it sets no limit."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
 
 
 @lru_cache

@@ -148,6 +148,7 @@ class Session:
             "status": "complete" if outcome.finite else "collapsed",
             "init_ms": outcome.init_ms,
             "absolute_peak_mib": outcome.absolute_peak_mib,
+            "images_at_once": outcome.images_at_once,
         }
 
     def _model(self, cell: CellPlan) -> SourceModel:

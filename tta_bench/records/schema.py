@@ -83,6 +83,7 @@ class Manifest(BaseModel):
         finished: ISO 8601 time in UTC; None while running.
         images: Rows recorded.
         init_ms: Milliseconds spent in the method's ``init``.
+        images_at_once: Images that were adapted at once under an ``image`` reset, as memory allowed; else None.
         peak_rss_mib: Peak resident memory of the process.
         error: Traceback of a failed cell.
         notes: Free facts for reports: ``variant``, ``demonstration``, ``random_weights``, ``sees``, bad
@@ -105,6 +106,7 @@ class Manifest(BaseModel):
     finished: str | None = None
     images: int = 0
     init_ms: float | None = None
+    images_at_once: int | None = None
     peak_rss_mib: float | None = None
     error: str | None = None
     notes: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every run of these tests is on a tiny network."""
+
+import pytest
+
+from tta_bench.engine import session
+from tta_bench.testing import tiny_source
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch):
+    monkeypatch.setattr(
+        session, "load_model", lambda *args, **kwargs: tiny_source(classes=5, size=(3, 16, 16))
+    )

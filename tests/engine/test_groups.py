@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of episodes: their size follows from memory, and no number depends on it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tta_bench.adapters.tent import Tent
+
+from tta_bench.engine import groups as grouping
+from tta_bench.engine import machine
+from tta_bench.engine.groups import images_at_once
+
+from . import fakes
+from .fakes import cell, run
+
+CPU = torch.device("cpu")
+
+
+def with_memory(monkeypatch, size):
+    monkeypatch.setattr(grouping, "memory_bytes", lambda device: size)
+
+
+def test_the_step_that_takes_most_sets_the_size(monkeypatch):
+    with_memory(monkeypatch, 2**30)
+    held = 2**20  # floats of four bytes
+
+    def step():
+        return torch.zeros(held)
+
+    assert images_at_once(64, CPU, None, None) == 64
+    assert images_at_once(500, CPU, None, step) == 2**28 // (4 * held)
+    assert images_at_once(500, CPU, {"w": torch.zeros(held)}, None) == 2**26 // (4 * held)
+    assert images_at_once(500, CPU, torch.zeros(2**28, dtype=torch.uint8), None) == 1
+
+
+@pytest.mark.parametrize("method", [fakes.Drawn(), Tent()])
+def test_groups_change_no_number(method, monkeypatch):
+    whole, ended, _ = run([cell(method, reset="image")])
+    monkeypatch.setattr("tta_bench.engine.cell.images_at_once", lambda *arguments: 3)
+    parts, again, _ = run([cell(method, reset="image")])
+    assert ended[0].cell == again[0].cell
+    for name in ("image_id", "position", "prediction", "batch_size", "warmup", "reset"):
+        assert parts.writers[again[0].cell].column(name) == whole.writers[ended[0].cell].column(name)
+    one, other = (store.writers[ended[0].cell].column("confidence") for store in (whole, parts))
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
+    assert [
+        parts.manifests[again[0].cell]["images_at_once"],
+        whole.manifests[ended[0].cell]["images_at_once"],
+    ] == [3, 8]
+
+
+def test_a_small_machine_adapts_to_one_image_after_another(monkeypatch):
+    with_memory(monkeypatch, 2**10)
+    store, ended, _ = run([cell(Tent(), reset="image")])
+    assert ended[0].status == "complete"
+    assert store.manifests[ended[0].cell]["images_at_once"] == 1
+
+
+def test_a_batch_that_is_not_episodic_is_never_parted(monkeypatch):
+    with_memory(monkeypatch, 2**10)
+    store, ended, _ = run([cell(fakes.Counter())])
+    assert store.manifests[ended[0].cell]["images_at_once"] is None
+
+
+def test_memory_is_that_of_the_control_group_where_it_is_less(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(machine, "LIMITS", (tmp_path / "none",))
+    installed = machine.memory_bytes(CPU)
+    (tmp_path / "none").write_text("max\n", encoding="ascii")
+    assert machine.memory_bytes(CPU) == installed > 2**28
+    (tmp_path / "none").write_text("1048576\n", encoding="ascii")
+    assert machine.memory_bytes(CPU) == 2**20
