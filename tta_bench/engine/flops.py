@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs in multiply-adds, counted by a library and by the method's own formulas."""
+"""What a step costs in multiply-adds, counted by a library and by formulas."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tta_bench.engine.layer_costs import layers_multiply_adds
 from tta_bench.method import Inputs, Method
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
@@ -22,7 +23,8 @@ class PartCost(NamedTuple):
         times: How often it runs for one image.
         counted: Multiply-adds of all runs, products alone, as the library counts them; None where there is nothing
             to count.
-        formula: The same by the method's formula; None where it has none.
+        formula: The same by formula: the source model's from its layers, a part's from the method; None where it has
+            none.
         moved_mib: MiB that all runs move through memory, where the method says so.
     """
 
@@ -62,8 +64,9 @@ def step_costs(method: Method, source: SourceModel, seed: int = 0) -> list[PartC
     drawn = method.draw(source, 1, torch.Generator(device).manual_seed(counter_seed("flops", seed)))
     with torch.no_grad():
         counted = multiply_adds(lambda: source.encode(image))
+        formula = layers_multiply_adds(lambda: source.encode(image))
         inputs = Inputs(images=image, features=source.encode(image), draws=drawn)
-    rows = [PartCost("source model", 1, counted, None, None)]
+    rows = [PartCost("source model", 1, counted, float(formula), None)]
     for cost in method.costs(source, inputs):
         rows.append(
             PartCost(

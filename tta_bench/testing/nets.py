@@ -48,7 +48,10 @@ class TinyConv(nn.Module):
 
 
 class Attention(nn.MultiheadAttention):
-    """Self-attention written out, because the library's fused kernel has no batching rule for ``vmap``."""
+    """Self-attention written out, because the library's fused kernel has no batching rule for ``vmap``.
+
+    Like there, the output map is never called as a layer.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width, HEADS, batch_first=True)
@@ -58,7 +61,8 @@ class Attention(nn.MultiheadAttention):
         split = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = split.reshape(*split.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
-        return self.out_proj((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        gathered = (weights @ v).transpose(1, 2).flatten(2)
+        return nn.functional.linear(gathered, self.out_proj.weight, self.out_proj.bias)
 
 
 class TransformerBlock(nn.Module):
