@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tta_bench.augment import Draws, augment, draw_contrastive, draw_crops
 from tta_bench.errors import BadInputError
 from tta_bench.losses import diversity
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import track
 from tta_bench.optim import Optimizer, Tensors, ema, gradient
 
@@ -72,6 +72,7 @@ class AdaContrast(Descending):
         needs=frozenset({"gradients"}),
         predicts="after",
         draw_device="device",
+        precision=ALL_PRECISIONS,
         parity="online/adacontrast",
         cost="5 forward + 1 backward",
         notes="Remembers features of test images; a forward pass after the step makes the prediction.",

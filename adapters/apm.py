@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError, IncompatibleError
-from tta_bench.method import Adapted, Card, Cost, Inputs, Method, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Cost, Inputs, Method, SourceModel, State, Task
 
 from ._apm_adam import Adam, Moments  # noqa: TID251 (a sibling)
 from ._apm_cost import adam_bytes, fast_passes, reference_passes  # noqa: TID251 (a sibling)
@@ -119,6 +119,7 @@ class Apm(Method):
         model="pocket-clip",
         independent=True,
         draw_device="device",
+        precision=ALL_PRECISIONS,
         parity="apm/apm",
         cost="1 forward; 20 forward + 19 backward of the small student",
         notes="A converged student predicts what its teacher does; compare with the teacher's scores. A student of "

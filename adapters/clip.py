@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError, IncompatibleError
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
@@ -58,6 +58,7 @@ class Clip(Method):
         model="pocket-clip",
         independent=True,
         vmappable=True,
+        precision=ALL_PRECISIONS,
         idle=(("templates", "dataset"),),
         cost="1 forward",
         notes="The zero-shot baseline of the methods that need a text side.",

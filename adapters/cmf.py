@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Card, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
 from tta_bench.optim import Tensors, ema
 
 from ._weighted import PRESETS, Weighted  # noqa: TID251 (a sibling)
@@ -57,6 +57,7 @@ class Cmf(Weighted):
         year=2024,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/cmf",
         cost="2 forward + 2 backward; the second of each over the weighted samples alone",
         notes="Process noise scales with the adapted numbers: in small models beta is 1 and the hidden model stays "

@@ -12,7 +12,7 @@ from torch import Tensor
 from tta_bench.augment import Draws, Jitter, augment, draw_jitter
 from tta_bench.errors import BadInputError
 from tta_bench.losses import soft_cross_entropy, symmetric_cross_entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
@@ -56,6 +56,7 @@ class Cotta(Descending):
         needs=frozenset({"gradients"}),
         predicts="before",
         draw_device="device",
+        precision=ALL_PRECISIONS,
         parity="online/cotta",
         cost="34 forward + 1 backward with 32 views; 3 forward + 1 backward where the source model is sure",
         notes="While student and teacher are equal the gradient of the default "

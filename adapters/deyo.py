@@ -13,7 +13,7 @@ from torch import Tensor
 from tta_bench.augment import paint_middle, shuffle_patches, shuffle_pixels
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
@@ -60,6 +60,7 @@ class Deyo(Descending):
         year=2024,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/deyo",
         cost="2 forward + 1 backward; the second forward over the samples of low entropy alone",
         notes="A second forward pass, without gradients, over the destroyed copies.",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import pseudo_label_loss
-from tta_bench.method import Card, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State, Task
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
@@ -48,6 +48,7 @@ class Eata(Reliable):
         year=2022,
         needs=frozenset({"gradients", "source_images"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/eata",
         cost="1 forward + 1 backward; before the stream the same over the source images",
         notes="Reads source images once, before the stream, without their labels.",

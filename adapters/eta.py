@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tta_bench.method import Card
+from tta_bench.method import ALL_PRECISIONS, Card
 
 from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
 
@@ -36,6 +36,7 @@ class Eta(Reliable):
         year=2022,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/eta",
         cost="1 forward + 1 backward",
         notes="The redundancy threshold depends on the number of classes; the presets are the literature's.",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State
 
 AT_ONCE = 1 << 24
 """Numbers in the largest block of explicit differences."""
@@ -53,6 +53,7 @@ class Lame(Method):
         output="probabilities",
         predicts="before",
         reset="batch",
+        precision=ALL_PRECISIONS,
         parity="online/lame",
         cost="1 forward",
         notes="Made for streams whose classes are correlated; harmful on shuffled streams of many classes.",

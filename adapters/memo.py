@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import marginal_entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State, ViewPolicy
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, ViewPolicy
 from tta_bench.norms import blend
 from tta_bench.optim import Optimizer, Tensors, gradient
 
@@ -54,6 +54,7 @@ class Memo(Descending):
         reset="image",
         vmappable=True,
         chunk=8,
+        precision=ALL_PRECISIONS,
         idle=(("lr", 0.0), ("alpha", 0.0)),
         parity="online/memo",
         cost="33 forward + 32 backward with 32 views",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 from tta_bench.norms import NormRule, batch, blend, running, track
 
 STATISTICS = ("batch", "alpha", "ema")
@@ -47,6 +47,7 @@ class Norm(Method):
         needs=frozenset({"batchnorm"}),
         predicts="after",
         vmappable=True,
+        precision=ALL_PRECISIONS,
         idle=(("statistics", "alpha"), ("alpha", 0.0)),
         parity="online/norm_test",
         cost="1 forward; 2 forward with statistics=ema",

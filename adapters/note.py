@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import NormLayer, NormRule, Stats, running, track
 from tta_bench.optim import Tensors, gradient
 
@@ -58,6 +58,7 @@ class Note(Descending):
         year=2022,
         needs=frozenset({"batchnorm", "gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         idle=(("lr", 0.0), ("momentum_stats", 0.0), ("k", 1e6)),
         parity="online/note",
         cost="1 forward; every 64 images 1 forward + 1 backward over the memory",

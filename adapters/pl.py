@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import pseudo_label_loss
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.optim import Tensors, gradient
 
 from ._descent import Descending  # noqa: TID251 (a sibling)
@@ -47,6 +47,7 @@ class Pl(Descending):
         year=2013,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         idle=(("lr", 0.0),),
         parity="online/pl",
         cost="1 forward + 1 backward",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 
 from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
 
@@ -41,6 +41,7 @@ class RDumb(Reliable):
         year=2023,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/rdumb",
         cost="1 forward + 1 backward",
         notes="A sanity check for long streams; equal to ETA on streams shorter than `every` batches.",

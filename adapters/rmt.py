@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tta_bench.augment import augment
 from tta_bench.errors import BadInputError
 from tta_bench.losses import symmetric_cross_entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
@@ -60,6 +60,7 @@ class Rmt(Prototypical):
         year=2023,
         needs=frozenset({"gradients", "source_images", "source_labels", "source_replay"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/rmt",
         cost="4 forward + 3 backward, one of each over source images; before the stream a warm-up and the "
         "prototypes",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import Card, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
 from tta_bench.optim import ema
 
 from ._weighted import PRESETS, Weighted  # noqa: TID251 (a sibling)
@@ -48,6 +48,7 @@ class Roid(Weighted):
         year=2024,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/roid",
         cost="2 forward + 2 backward; the second of each over the weighted samples alone",
         notes="Corrected logits are scaled class by class: confidence, entropy and calibration mean little.",

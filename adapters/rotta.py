@@ -13,7 +13,7 @@ from torch import Tensor
 from tta_bench.augment import Draws, Jitter, augment, draw_jitter
 from tta_bench.errors import BadInputError
 from tta_bench.losses import soft_cross_entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import blend
 from tta_bench.optim import Tensors, ema, gradient
 
@@ -62,6 +62,7 @@ class Rotta(Descending):
         year=2023,
         needs=frozenset({"gradients"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         idle=(("lr", 0.0), ("alpha", 0.0)),
         parity="online/rotta",
         cost="1 forward; every 64 images 2 forward + 1 backward over the memory",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import robust_pseudo_label_loss
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
@@ -42,6 +42,7 @@ class Rpl(Descending):
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,
+        precision=ALL_PRECISIONS,
         parity="online/rpl",
         cost="1 forward + 1 backward",
         notes="No threshold: every sample counts.",

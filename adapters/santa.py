@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.augment import augment
 from tta_bench.losses import soft_cross_entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
@@ -49,6 +49,7 @@ class Santa(Prototypical):
         year=2023,
         needs=frozenset({"gradients", "source_images", "source_labels"}),
         predicts="before",
+        precision=ALL_PRECISIONS,
         parity="online/santa",
         cost="3 forward + 2 backward; before the stream the prototypes, 1 forward over source images",
         notes="Reads labelled source images once, before the stream.",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Optimizer, Tensors, gradient, sam_ascent
 
@@ -61,6 +61,7 @@ class Sar(Descending):
         needs=frozenset({"gradients"}),
         predicts="before",
         model="pocket-gn",
+        precision=ALL_PRECISIONS,
         parity="online/sar",
         cost="2 forward + 2 backward",
         notes="Made for models without BatchNorm; two forward and two backward passes per batch.",

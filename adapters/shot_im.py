@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import diversity, entropy, pseudo_label_loss
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.optim import Tensors, gradient
 
 from ._descent import Descending  # noqa: TID251 (a sibling)
@@ -50,6 +50,7 @@ class ShotIm(Descending):
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,
+        precision=ALL_PRECISIONS,
         idle=(("lr", 0.0),),
         parity="online/shot_im",
         cost="1 forward + 1 backward",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Source(Method):
         reset="image",
         independent=True,
         vmappable=True,
+        precision=ALL_PRECISIONS,
         idle=(),
         parity="online/source",
         cost="1 forward",

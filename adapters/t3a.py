@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class T3A(Method):
         predicts="after",
         fixed_shapes=False,
         grows=("supports", "labels", "entropies"),
+        precision=ALL_PRECISIONS,
         parity="online/t3a",
         cost="1 forward",
         notes="No gradients; the logits have no bias and are not calibrated. Its state grows by the stream with -1.",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
-from tta_bench.method import Adapted, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
@@ -48,6 +48,7 @@ class Tent(Descending):
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,
+        precision=ALL_PRECISIONS,
         parity="online/tent",
         cost="1 forward + 1 backward",
         notes="Collapses on batches of one image, label-sorted streams and long streams without a reset.",

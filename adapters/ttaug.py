@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import mean_log_probabilities
-from tta_bench.method import Adapted, Card, Inputs, Method, SourceModel, State, ViewPolicy
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, ViewPolicy
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class TTAug(Method):
         independent=True,
         vmappable=True,
         chunk=16,
+        precision=ALL_PRECISIONS,
         cost="32 forward with 32 views",
         notes="What the views alone are worth: compare methods that learn from views with it.",
     )

@@ -28,6 +28,10 @@ Need = Literal[
 Reset = Literal["image", "batch", "shift", "never"]
 
 
+ALL_PRECISIONS = frozenset({"float64", "float32", "bfloat16"})
+"""For the cards of methods that also work on a model whose products are rounded to bfloat16, under autocast."""
+
+
 class Inputs(NamedTuple):
     """What one step sees; the leading axis is always N, also inside ``vmap`` (then N = 1).
 
@@ -127,7 +131,7 @@ class Card:
         vmappable: A step survives ``torch.func.vmap``.
         fixed_shapes: The state keeps its structure, shapes and dtypes.
         grows: Names of state leaves that may change along axis 0 where shapes are not fixed.
-        precision: Floating types that the method is good for.
+        precision: Floating types that the method is good for; "bfloat16" is float32 with products under autocast.
         draw_device: Where `Method.draw` makes its numbers.
         chunk: Images adapted at a time under an ``image`` reset, unless the command line says otherwise.
         idle: Hyper-parameters with which the method must predict what its source does; None: there are none.

@@ -34,7 +34,7 @@ class RunSpec:
         seeds: One set of cells for each.
         reset: Reset rule; None: each method's default.
         device: ``auto`` takes CUDA where there is one.
-        precision: Floating type of model and images.
+        precision: Floating type of model and images; ``bfloat16`` is float32 with products under autocast.
         settings: Hyper-parameters as ``key=value`` or ``method.key=value``.
         preset: Named hyper-parameters from the literature; empty: none.
         presets: Presets of single methods, by method, where they differ from `preset`.

@@ -68,10 +68,7 @@ CASES = {
     "limit and subset": ((*RUN, "--limit", "5", "--subset", "full"), "give one of them"),
     "reset": ((*RUN, "--reset", "epoch"), "--reset must be one of image, batch, shift, never"),
     "device": ((*RUN, "--device", "tpu"), "--device must be one of"),
-    "precision": (
-        ("run", "--method", "apm", "--dataset", "pocket", "--precision", "bfloat16"),
-        "apm is good for --precision float32, float64, got 'bfloat16'",
-    ),
+    "precision": ((*RUN, "--precision", "float8"), "--precision must be one of float32, float64, bfloat16"),
     "no method": (("run", "--dataset", "pocket"), "--method must name at least one method"),
     "no dataset": (("run", "--method", "source"), "--dataset must name at least one"),
     "plugin file": (
@@ -153,3 +150,28 @@ def test_unknown_options_of_a_configuration_are_named(tta_bench, tmp_path):
     assert "'batchsize'; did you mean 'batch_size'" in done.err
     path.write_text("methods: source\n")
     assert "option methods" in tta_bench("run", "--config", path).err
+
+
+EXACT = """
+from dataclasses import dataclass
+
+from tta_bench.method import Adapted, Card, Method
+
+
+@dataclass(frozen=True)
+class Exact(Method):
+    card = Card(paper="none", reset="image", independent=True, precision=frozenset({"float64"}))
+
+    def adapt(self, source, state, inputs):
+        return Adapted(state, source.logits(inputs.images))
+"""
+
+
+def test_a_method_runs_in_the_precisions_of_its_card_alone(tta_bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("exact.py").write_text(EXACT, encoding="utf-8")
+    run = ("run", "--plugin", "exact.py", "--method", "exact", "--dataset", "pocket", "--limit", "8")
+    refused = tta_bench(*run, "--precision", "bfloat16")
+    assert refused.code == 2
+    assert "exact is good for --precision float64, got 'bfloat16'; choose one of those" in refused.err
+    assert tta_bench(*run, "--precision", "float64").code == 0

@@ -176,3 +176,23 @@ def test_similarity_is_the_scaled_cosine():
     torch.testing.assert_close(
         similarity(features, prototypes, torch.tensor(20.0), torch.tensor(-3.0)), expected
     )
+
+
+def test_rounded_products_leave_tensors_gradients_and_outputs_in_the_models_type():
+    exact, rounded, x = source_model(), source_model(), images()
+    rounded.round_products(torch.bfloat16)
+    assert rounded.weights_sha256 == exact.weights_sha256
+    for call in ("logits", "encode"):
+        fine, coarse = getattr(exact, call)(x, norm=batch()), getattr(rounded, call)(x, norm=batch())
+        assert coarse.dtype == torch.float32
+        assert not torch.equal(coarse, fine)
+        torch.testing.assert_close(coarse, fine, rtol=0.05, atol=0.05)
+    kept = rounded.forward(x, norm=track()).stats["1.running_mean"]
+    assert kept.dtype == torch.float32
+    leaf = rounded.params["0.weight"].clone().requires_grad_()
+    rounded.logits(x, {"0.weight": leaf}).sum().backward()
+    assert leaf.grad.dtype == torch.float32
+    module, logits = rounded.module(), rounded.logits(x)
+    assert torch.equal(module(x), logits)
+    assert not torch.equal(exact.module()(x), logits)
+    assert not torch.is_autocast_enabled("cpu")

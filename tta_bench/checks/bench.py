@@ -19,6 +19,8 @@ from tta_bench.testing import sources_for, tiny_inputs, tiny_task
 
 BATCH = 4
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LOWER = "bfloat16"
+"""Precision under autocast: tensors are float32."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Bench:
     @property
     def where(self) -> str:
         """Name the model and type, for messages."""
-        return f"on {self.source.name} in {str(self.source.dtype).removeprefix('torch.')}"
+        name = str(self.source.autocast or self.source.dtype).removeprefix("torch.")
+        return f"on {self.source.name} in {name}"
 
     @property
     def alone(self) -> bool:
@@ -52,6 +55,8 @@ class Bench:
         """Return a bench with a new model and a copy of the method, which share nothing with this one."""
         models = sources_for(self.method, dtype=self.source.dtype)
         same = next(model for model in models if model.name == self.source.name)
+        if self.source.autocast is not None:
+            same.round_products(self.source.autocast)
         return Bench(copy.deepcopy(self.method), same)
 
     def init(self) -> State:
@@ -97,16 +102,18 @@ class Bench:
         promise(found <= limit, f"{what} by {found:.1e}, more than {limit:.0e}, {self.where}")
 
 
-def benches(method: Method, *, precisions: tuple[str, ...] = ("float32",)) -> Iterator[Bench]:
-    """Yield a bench for each tiny model that suits the method's card, in each floating type that it is good for.
+def benches(method: Method, *, precisions: tuple[str, ...] = ("float32", LOWER)) -> Iterator[Bench]:
+    """Yield a bench for each tiny model that suits the method's card, in each precision that it is good for.
 
     Args:
         method: The method.
-        precisions: Floating types to use; where the card has none of them, those of the card.
+        precisions: Precisions to use; where the card has none of them, those of its floating types.
     """
-    allowed = method.card.precision & DTYPES.keys()
-    for name in [n for n in precisions if n in allowed] or sorted(allowed):
-        for source in sources_for(method, dtype=DTYPES[name]):
+    allowed = [name for name in precisions if name in method.card.precision]
+    for name in allowed or sorted(method.card.precision & DTYPES.keys()):
+        for source in sources_for(method, dtype=DTYPES.get(name, torch.float32)):
+            if name == LOWER:
+                source.round_products(torch.bfloat16)
             yield Bench(method, source)
 
 

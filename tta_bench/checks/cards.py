@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, get_args, get_type_hints
 
-from tta_bench.checks.bench import DTYPES
+from tta_bench.checks.bench import DTYPES, LOWER
 from tta_bench.checks.core import BrokenPromiseError, check, promise, skip_unless
 from tta_bench.errors import IncompatibleError
 from tta_bench.method import Card, Method, Need
@@ -75,6 +75,7 @@ def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
         "include features where inputs is features",
     )
     yield "precision", bool(card.precision & DTYPES.keys()), "include float32 or float64"
+    yield "precision", card.precision <= {*DTYPES, LOWER}, f"be among {', '.join([*DTYPES, LOWER])}"
     yield "views", card.views is None or card.views.count >= 1, "ask for at least one view"
     yield "chunk", card.chunk >= 1, "be 1 or more"
     yield "grows", bool(card.grows) != card.fixed_shapes, "name leaves exactly where fixed_shapes is False"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_bench.checks.bench import BATCH, benches, both
+from tta_bench.checks.bench import BATCH, LOWER, benches
 from tta_bench.checks.core import check, promise
 from tta_bench.checks.trees import difference, leaves, packed, storages, tensors, unpacked
 from tta_bench.method import Method
@@ -101,8 +101,8 @@ def no_graph_is_left(method: Method) -> None:
 
 @check("The method works in every floating type that its card names, and keeps it.")
 def precision_is_kept(method: Method) -> None:
-    """Take steps in float32 and in float64, as far as the card names them."""
-    for bench in both(method):
+    """Take steps in float32, in float64 and with products in bfloat16, as far as the card names them."""
+    for bench in benches(method, precisions=("float32", "float64", LOWER)):
         for scores in bench.steps(bench.init(), range(2))[1]:
             promise(scores.dtype == bench.source.dtype, f"scores are {scores.dtype} {bench.where}")
         before, after = tensors(bench.init()), tensors(bench.adapted())

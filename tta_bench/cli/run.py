@@ -66,7 +66,7 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="float32, float64 or bfloat16.")
+        str | None, typer.Option("--precision", help="float32, float64 or bfloat16 (autocast).")
     ] = None,
     pretrained: Annotated[
         bool | None,

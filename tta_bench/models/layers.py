@@ -159,6 +159,13 @@ def _groups(root: nn.Module) -> Sequence[nn.Module]:
     return []
 
 
+def keep_type(root: nn.Module, dtype: torch.dtype) -> None:
+    """Let every norm layer compute in a floating type, in place, whatever type comes in."""
+    for module in root.modules():
+        if kind_of(module) in NORMS:
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+
+
 def freeze(root: nn.Module) -> None:
     """Put a network in evaluation mode for good: no gradients, no dropout, no stochastic depth."""
     root.eval()

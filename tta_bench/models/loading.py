@@ -12,7 +12,8 @@ from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError
 from tta_bench.models.source import SourceModel
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+"""Floating type of a model's tensors by precision; ``bfloat16`` rounds products alone, under autocast."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def load_model(
 ) -> SourceModel:
     """Load a source model by name and bind it to a class list.
 
+    Args:
+        name: E.g. ``"timm/resnet50.a1_in1k"``.
+        class_names: As in `ModelRequest`, like all that follow but the precision.
+        class_indices: See there.
+        templates: See there.
+        pretrained: See there.
+        seed: See there.
+        precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` for float32 tensors under autocast.
+        device: See there.
+
     Raises:
         UnknownNameError: If no family or no model of that name is known.
         BadInputError: If the model cannot be bound to these classes.
@@ -86,4 +97,6 @@ def load_model(
     model = registry.load("models", family)(request)
     if not isinstance(model, SourceModel):
         raise PluginError(f"the loader of {family!r} must return a SourceModel, got {type(model).__name__}")
+    if precision == "bfloat16":
+        model.round_products(torch.bfloat16)
     return model

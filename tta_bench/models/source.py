@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -24,6 +24,7 @@ from tta_bench.models.layers import (
     Slot,
     freeze,
     install_rules,
+    keep_type,
     list_layers,
     own_tensors,
     remove_rules,
@@ -122,6 +123,7 @@ class SourceModel:
         self.std = torch.tensor(std, dtype=dtype, device=device)
         self.preprocess, self.text, self.pretrained = preprocess, text, pretrained
         self.reward: SourceModel | None = None
+        self.autocast: torch.dtype | None = None
         params, buffers = own_tensors(network.inner())
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
@@ -160,12 +162,24 @@ class SourceModel:
             self._slot.rule, self._slot.stats = before
 
     def _call(self, x: Tensor, tensors: Mapping[str, Tensor] | None, mode: str) -> tuple[Tensor, ...]:
+        if self.autocast is None:
+            return self._run(x, tensors, mode)
+        with autocast(self.device, self.autocast):
+            found = self._run(x, tensors, mode)
+        return tuple(part if part is None else part.to(self.dtype) for part in found)
+
+    def _run(self, x: Tensor, tensors: Mapping[str, Tensor] | None, mode: str) -> tuple[Tensor, ...]:
         if not tensors:
             called: tuple[Tensor, ...] = self._network(x, mode)
             return called
         named = {self._prefix + name: tensor for name, tensor in tensors.items()}
         result: tuple[Tensor, ...] = functional_call(self._network, named, (x, mode), tie_weights=False)
         return result
+
+    def round_products(self, lower: torch.dtype) -> None:
+        """Compute products in a lower floating type from now on, under autocast; norm layers keep the model's own."""
+        self.autocast = lower
+        keep_type(self._network, self.dtype)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return images (N, C, H, W) in [0, 1] as the network sees them."""
@@ -211,7 +225,7 @@ class SourceModel:
 
         It is in evaluation mode, without gradients, and has the library's own BatchNorm layers.
         """
-        return Imperative(copy.deepcopy(self._network), self.mean, self.std).eval()
+        return Imperative(copy.deepcopy(self._network), self.mean, self.std, self.autocast).eval()
 
     def normalisation(self, kinds: Sequence[Kind] = NORMS, stages: slice = slice(None)) -> dict[str, Tensor]:
         """Return the affine tensors of the normalisation layers by type and position.
@@ -250,17 +264,28 @@ class Imperative(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, network: Network, mean: Tensor, std: Tensor, lower: torch.dtype | None) -> None:
         super().__init__()
         remove_rules(network)
-        self.network = network
+        if lower is not None:
+            keep_type(network, mean.dtype)
+        self.network, self.lower = network, lower
         self.register_buffer("mean", mean.clone().view(-1, 1, 1), persistent=False)
         self.register_buffer("std", std.clone().view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        logits: Tensor = self.network((x - self.mean) / self.std)[0]
-        return logits
+        with nullcontext() if self.lower is None else autocast(x.device, self.lower):
+            logits: Tensor = self.network((x - self.mean) / self.std)[0]
+        return logits.to(x.dtype)
+
+
+def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
+    """Return a context in which products round to a lower floating type.
+
+    Its cache of rounded weights is off: they may be those of another image under ``vmap``.
+    """
+    return torch.autocast(device.type, lower, cache_enabled=False)
 
 
 def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
