@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tta_bench.errors import BadInputError, IncompatibleError
 
 Tensors = dict[str, Tensor]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Dims(NamedTuple):
@@ -48,6 +49,14 @@ SIZES: dict[str, Dims] = {
     "53m": PUBLISHED._replace(widths=(7424, 3904, 1408)),
 }
 """Named sizes. The weights of all but ``pocket`` are counted with a feature of 768 numbers."""
+
+
+def seen(dims: Dims, images: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) in [0, 1] at the student's size, normalised by ImageNet's mean and deviation."""
+    if tuple(images.shape[-2:]) != tuple(dims.image):
+        images = F.interpolate(images, size=dims.image, mode="bilinear", antialias=True)
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 @lru_cache(maxsize=16)
@@ -162,7 +171,7 @@ class Student:
         }
 
     def patches(self, images: Tensor) -> Tensor:
-        """Return the patches (N, patches, 3 * patch * patch) of normalised images (N, 3, H, W)."""
+        """Return the patches (N, patches, 3 * patch * patch) of images (N, 3, H, W) as the student sees them."""
         return F.unfold(images, self.dims.patch, stride=self.dims.patch).transpose(1, 2)
 
     def codes(self, dim: int, like: Tensor) -> Codes:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A memory of images in fixed-size tensors, which RoTTA and NOTE fill by rules of their own."""
+"""A memory of images in fixed-size tensors, the rules by which RoTTA and NOTE fill it, and rings of entries."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tta_bench.method import SourceModel
+from tta_bench.optim import Tensors
 
 Memory = dict[str, Tensor]
 """``images`` (M, C, H, W), ``labels`` (M,) with -1 for free places, ``uncertainty`` and ``age`` (M,)."""
@@ -90,3 +92,67 @@ def empty(source: SourceModel, capacity: int) -> Memory:
         "uncertainty": none.double(),
         "age": none,
     }
+
+
+def remember_by_score(pool: Pool, new: Item, classes: int, score: Callable[[Item], float]) -> None:
+    """Put an item in the memory if a place of its class is free or held by one with a larger score, and let all age.
+
+    Where the memory is full and the class has places left, one of the largest classes gives way.
+
+    Args:
+        pool: The memory.
+        new: The item.
+        classes: Number of classes, which have equal parts of the memory.
+        score: Says how little an item deserves its place.
+
+    Source: RoTTA, arXiv:2303.13899, section 3.3.
+    """
+    counts = pool.counts()
+    candidates: list[Item] | None = None
+    if counts[new.label] >= pool.capacity / classes:
+        candidates = pool.of(new.label)
+    elif len(pool.items) >= pool.capacity:
+        largest = max(counts.values())
+        candidates = [item for item in pool.by_class() if counts[item.label] == largest]
+    if not candidates:
+        pool.items.append(new)
+    else:
+        worst = max(reversed(candidates), key=score)
+        if score(worst) > score(new):
+            pool.drop(worst)
+            pool.items.append(new)
+    for item in pool.items:
+        item.age += 1
+
+
+def remember_by_chance(pool: Pool, new: Item, seen: int, chances: Sequence[float]) -> None:
+    """Put an item in the memory, in the place of another one where it is full, or not at all.
+
+    Args:
+        pool: The memory.
+        new: The item.
+        seen: Images of its class so far, itself included.
+        chances: Uniform numbers: which of the largest classes, which of its items, and whether at all.
+
+    Source: NOTE, arXiv:2208.05117, algorithm 1.
+    """
+    if len(pool.items) >= pool.capacity:
+        counts = pool.counts()
+        largest = sorted(label for label, count in counts.items() if count == max(counts.values()))
+        own = new.label in largest
+        if own and chances[2] > counts[new.label] / seen:
+            return
+        label = new.label if own else largest[int(chances[0] * len(largest))]
+        items = pool.of(label)
+        pool.drop(items[int(chances[1] * len(items))])
+    pool.items.append(new)
+
+
+def written(ring: Tensors, start: Tensor, new: Tensors) -> Tensors:
+    """Return rings (M, ...) with new entries (N, ...) from a place on, the last M of them where there are more."""
+    found = {}
+    for name, entries in new.items():
+        size = len(ring[name])
+        places = (start + torch.arange(len(entries), device=start.device))[-size:] % size
+        found[name] = ring[name].index_copy(0, places, entries[-size:])
+    return found

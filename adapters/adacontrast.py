@@ -19,6 +19,7 @@ from tta_bench.optim import Optimizer, Tensors, ema, gradient
 
 from ._descent import Descending  # noqa: TID251 (a sibling)
 from ._layers import stored_statistics  # noqa: TID251 (a sibling)
+from ._memory import written  # noqa: TID251 (a sibling)
 
 WEAK_AREA = (0.75, 1.0)
 
@@ -179,22 +180,12 @@ class AdaContrast(Descending):
         logits = torch.cat([(query * keys).sum(-1, keepdim=True), others], -1) / self.temperature
         return F.cross_entropy(logits, torch.zeros_like(labels))
 
-    def _places(self, start: Tensor, count: int) -> Tensor:
-        """Return the places in a ring that the last of ``count`` new entries go to."""
-        return (start + torch.arange(count, device=start.device))[-self.queue :] % self.queue
-
     def _queued(self, queue: Tensors, keys: Tensor, labels: Tensor) -> Tensors:
-        places = self._places(queue["next"], len(keys))
-        return {
-            "keys": queue["keys"].index_copy(0, places, keys[-self.queue :]),
-            "labels": queue["labels"].index_copy(0, places, labels[-self.queue :]),
-            "next": (queue["next"] + len(keys)) % self.queue,
-        }
+        """Return the queue with new keys and their labels."""
+        after = (queue["next"] + len(keys)) % self.queue
+        return {**written(queue, queue["next"], {"keys": keys, "labels": labels}), "next": after}
 
     def _banked(self, bank: Tensors, features: Tensor, p: Tensor) -> Tensors:
-        places = self._places(bank["added"], len(p))
-        return {
-            "features": bank["features"].index_copy(0, places, features[-self.queue :]),
-            "p": bank["p"].index_copy(0, places, p[-self.queue :]),
-            "added": bank["added"] + len(p),
-        }
+        """Return the bank with new features and predictions."""
+        after = bank["added"] + len(p)
+        return {**written(bank, bank["added"], {"features": features, "p": p}), "added": after}

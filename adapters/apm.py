@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,27 +10,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Cost, Inputs, Method, SourceModel, State, Task
 
 from ._apm_adam import Adam, Moments  # noqa: TID251 (a sibling)
-from ._apm_cost import adam_bytes, fast_passes, reference_passes  # noqa: TID251 (a sibling)
-from ._apm_dims import SIZES, Dims, Student  # noqa: TID251 (a sibling)
+from ._apm_cost import adam_bytes, passes_by_formula  # noqa: TID251 (a sibling)
+from ._apm_dims import SIZES, Dims, Student, seen  # noqa: TID251 (a sibling)
 from ._apm_fit import Engine, Fit, Way, choose, fit, make_engine  # noqa: TID251 (a sibling)
 from ._apm_islands import Colours, Islands, islands  # noqa: TID251 (a sibling)
-from ._apm_reference import forward  # noqa: TID251 (a sibling)
+from ._apm_reference import forward as student_forward  # noqa: TID251 (a sibling)
+from ._prompts import NAMES, Prompts, prototypes, scores  # noqa: TID251 (a sibling)
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEFTOVER = {"gradient_accumulation": 1.0, "scaled_accumulation": 1 / 65536, "all": 1 / 65536}
 CARRIED = ("carry_adam", "all")
-SINGLE = ("a photo of a {}.",)
 CHOICES: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "read": ("published", "last"),
     "input": ("image", "none"),
     "pooling": ("attention", "mean"),
     "target": ("raw", "unit"),
-    "templates": ("dataset", "single", "ensemble"),
+    "templates": NAMES,
     "engine": ("auto", "reference", "fast", "active"),
     "products": ("full", "tf32", "bfloat16"),
     "reference_quirk": ("none", "carry_adam", *LEFTOVER),
@@ -74,7 +72,7 @@ class Apm(Method):
             paper's figure.
         target: The teacher's feature as it is (``"raw"``) or scaled to length 1 (``"unit"``).
         templates: Prompts that student and teacher are compared with: the ``"dataset"``'s, the ``"single"``
-            ``a photo of a {}.``, or the ``"ensemble"`` of CLIP's 80 for ImageNet.
+            ``a photo of a {}.``, or the ``"seven"`` or the ``"ensemble"`` of CLIP's 80 for ImageNet.
         stop_loss: Read an image at the first pass whose loss is at most this; 0 never stops early.
         stride: Every how many-th row and column of the location grid is used; more than 1 is quicker and
             changes the prediction.
@@ -98,7 +96,7 @@ class Apm(Method):
     input: Literal["image", "none"] = "image"
     pooling: Literal["attention", "mean"] = "attention"
     target: Literal["raw", "unit"] = "raw"
-    templates: Literal["dataset", "single", "ensemble"] = "dataset"
+    templates: Prompts = "dataset"
     stop_loss: float = 0.0
     stride: int = 1
     engine: Engine = "auto"
@@ -152,7 +150,7 @@ class Apm(Method):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return an empty state; Adam's moments only where a quirk carries them over."""
-        self._prototypes(source)
+        prototypes(source, self.templates)
         if self.reference_quirk not in CARRIED:
             return {}
         zeros = torch.zeros(1, self.student(source).size, dtype=source.dtype, device=source.device)
@@ -225,7 +223,7 @@ class Apm(Method):
         """Return what students with given weights (N, P) say (N, D) to images (N, 3, H, W) in [0, 1]."""
         student = self.student(source)
         with torch.no_grad():
-            return forward(student, student.unpack(weights), self._patches(student, images))
+            return student_forward(student, student.unpack(weights), self._patches(student, images))
 
     def islands(
         self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | None = None
@@ -246,11 +244,7 @@ class Apm(Method):
 
     def scores(self, source: SourceModel, features: Tensor) -> Tensor:
         """Return the scores (N, K) of features (N, D) under the prompts that were asked for."""
-        prototypes = self._prototypes(source)
-        if prototypes is None or source.text is None:
-            return source.head(features)
-        scores = source.text.scale * F.normalize(features, dim=-1) @ prototypes.T
-        return scores if source.text.bias is None else scores + source.text.bias
+        return scores(source, features, prototypes(source, self.templates))
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return the engine that device and size came to."""
@@ -262,28 +256,20 @@ class Apm(Method):
         The active engine leaves out what is zero, so its passes have no formula; the count is of the first
         iteration, where it leaves out least.
         """
-        student = self.student(source)
-        name = self._engine(student, source)
-        image, updates = self.input == "image", self.iterations - (self.read == "published")
-        known = {"reference": reference_passes, "fast": fast_passes}.get(name)
-        passes = known(student, image=image) if known else (None, None)
-        run = self._passes(student, inputs, name)
-        moved = adam_bytes(student, inputs.draws.element_size())
-        return (
-            Cost("student forward", updates + 1, passes[0], work=run[0]),
-            Cost("student backward", updates, passes[1], work=run[1]),
-            Cost("optimiser", updates, 0, moved),
-        )
-
-    def _passes(self, student: Student, inputs: Inputs, name: Engine) -> tuple[Callable[[], object], ...]:
-        """Return the forward and the backward pass of fresh students, the latter after the former."""
         assert inputs.images is not None
         assert inputs.features is not None
-        weights = inputs.draws.to(inputs.features)
+        student = self.student(source)
+        name, weights = self._engine(student, source), inputs.draws.to(inputs.features)
         patches = self._patches(student, inputs.images)
-        engine = make_engine(name, student, weights, torch.zeros_like(weights), patches, inputs.features)
-        engine.forward()
-        return engine.forward, engine.backward
+        made = make_engine(name, student, weights, torch.zeros_like(weights), patches, inputs.features)
+        made.forward()
+        forward, backward = passes_by_formula(name, student, image=patches is not None) or (None, None)
+        updates = self.iterations - (self.read == "published")
+        return (
+            Cost("student forward", updates + 1, forward, work=made.forward),
+            Cost("student backward", updates, backward, work=made.backward),
+            Cost("optimiser", updates, 0, adam_bytes(student, inputs.draws.element_size())),
+        )
 
     def _engine(self, student: Student, source: SourceModel) -> Engine:
         return "fast" if self.products == "bfloat16" else choose(self.engine, student, source.device)
@@ -297,31 +283,5 @@ class Apm(Method):
         index = torch.where(good.any(0), good.to(torch.int8).argmax(0), last)
         return course.predictions[index, torch.arange(len(index), device=index.device)]
 
-    def _prototypes(self, source: SourceModel) -> Tensor | None:
-        """Return class prototypes (K, D) where other prompts than the source model's own are asked for."""
-        if self.templates == "dataset":
-            return None
-        if source.text is None:
-            raise IncompatibleError(
-                f"templates={self.templates!r} needs a source model with a text side, which {source.name!r} lacks; "
-                "choose templates='dataset' or a CLIP-like model"
-            )
-        return source.text.prototypes(SINGLE if self.templates == "single" else clip_templates())
-
     def _patches(self, student: Student, images: Tensor) -> Tensor | None:
-        return student.patches(self._seen(student.dims, images)) if self.input == "image" else None
-
-    @staticmethod
-    def _seen(dims: Dims, images: Tensor) -> Tensor:
-        """Return images (N, 3, H, W) in [0, 1] at the student's size with ImageNet's normalisation."""
-        if tuple(images.shape[-2:]) != tuple(dims.image):
-            images = F.interpolate(images, size=dims.image, mode="bilinear", antialias=True)
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
-        return (images - mean) / std
-
-
-def clip_templates() -> tuple[str, ...]:
-    """Return CLIP's 80 prompt templates for ImageNet."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+        return student.patches(seen(student.dims, images)) if self.input == "image" else None

@@ -4,27 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.errors import IncompatibleError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "single": ("a photo of a {}.",),
-    "ensemble": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
-}
-"""Prompt sets by name; the ensemble is the seven-template subset that CLIP's authors selected on ImageNet."""
+from ._prompts import Prompts, check_prompts, prototypes, scores  # noqa: TID251 (a sibling)
 
 
 @dataclass(frozen=True)
@@ -34,14 +21,14 @@ class Clip(Method):
     ``logits = scale * unit(f(x)) @ unit(mean_t unit(g(t(class)))).T`` over prompt templates ``t``.
 
     Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4.
-    Differs: the ``ensemble`` prompts are the published subset of seven templates and not the full set of 80;
-    ``dataset`` takes the templates that the dataset brings.
+    Differs: the default takes the templates that the dataset brings.
 
     Attributes:
-        templates: ``"dataset"`` for the templates of the source model, ``"single"`` or ``"ensemble"``.
+        templates: ``"dataset"`` for the templates of the source model, the ``"single"`` ``a photo of a {}.``, the
+            ``"seven"`` that CLIP's authors selected on ImageNet, or the ``"ensemble"`` of 80.
     """
 
-    templates: Literal["dataset", "single", "ensemble"] = "dataset"
+    templates: Prompts = "dataset"
 
     card: ClassVar[Card] = Card(
         paper="arXiv:2103.00020",
@@ -65,15 +52,13 @@ class Clip(Method):
     )
     presets: ClassVar[dict[str, dict[str, object]]] = {
         "single": {"templates": "single"},
+        "seven": {"templates": "seven"},
         "ensemble": {"templates": "ensemble"},
     }
 
     def __post_init__(self) -> None:
         """Refuse an unknown set of templates."""
-        if self.templates not in ("dataset", *TEMPLATES):
-            raise BadInputError(
-                f"templates must be 'dataset', 'single' or 'ensemble', got {self.templates!r}"
-            )
+        check_prompts(self.templates)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the prototypes (K, D) of the chosen templates; none for the source model's own."""
@@ -82,9 +67,8 @@ class Clip(Method):
                 f"zero-shot classification needs a text side, which {source.name!r} lacks; "
                 "choose a CLIP-like model, e.g. pocket-clip"
             )
-        if self.templates == "dataset":
-            return {}
-        return {"prototypes": source.text.prototypes(TEMPLATES[self.templates])}
+        found = prototypes(source, self.templates)
+        return {} if found is None else {"prototypes": found}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state unchanged."""
@@ -93,8 +77,4 @@ class Clip(Method):
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the scaled cosines (N, K) of features and prototypes."""
         assert inputs.features is not None
-        assert source.text is not None
-        if "prototypes" not in state:
-            return source.head(inputs.features)
-        logits: Tensor = source.text.scale * F.normalize(inputs.features, dim=-1) @ state["prototypes"].T
-        return logits if source.text.bias is None else logits + source.text.bias
+        return scores(source, inputs.features, state.get("prototypes"))

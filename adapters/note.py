@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
-from tta_bench.norms import NormLayer, NormRule, Stats, running, track
+from tta_bench.norms import instance_aware
 from tta_bench.optim import Tensors, gradient
 
 from ._descent import Descending  # noqa: TID251 (a sibling)
 from ._layers import stored_statistics  # noqa: TID251 (a sibling)
-from ._memory import Item, Pool, empty  # noqa: TID251 (a sibling)
+from ._memory import Item, Pool, empty, remember_by_chance  # noqa: TID251 (a sibling)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Note(Descending):
                 parts.append(source.logits(images[start:stop], tensors, norm=instance_aware(self.k)))
             for row, label in enumerate(parts[-1].argmax(-1).tolist(), start):
                 seen[label] += 1
-                _remember(pool, Item(self.capacity + row, label), seen[label], chances[row])
+                remember_by_chance(pool, Item(self.capacity + row, label), seen[label], chances[row])
             if sum(seen) % self.every == 0:
                 state = self._updated(source, state, pool)
             start = stop
@@ -129,50 +129,3 @@ class Note(Descending):
 
         grads, _, stats = gradient(loss, state["params"])
         return {**self.moved(state, grads), "stats": {**state["stats"], **stats}}
-
-
-def instance_aware(k: float, momentum: float | None = None) -> NormRule:
-    """Return the rule of instance-aware BatchNorm; with a momentum its base is the batch, and moves the stored one."""
-    plain = running() if momentum is None else track(momentum)
-
-    def rule(x: Tensor, layer: NormLayer) -> tuple[Tensor, Stats | None]:
-        size = x[0, 0].numel()
-        if size <= 1:
-            return plain(x, layer)
-        base, kept = Stats(layer.mean, layer.var), None
-        if momentum is not None:
-            variance, mean = torch.var_mean(x, [0, *range(2, x.ndim)])
-            base = Stats(mean, variance)
-            kept = Stats(
-                layer.mean.lerp(mean.detach(), momentum), layer.var.lerp(variance.detach(), momentum)
-            )
-        variance, mean = torch.var_mean(x.flatten(2), -1)
-        spread = base.var + layer.eps
-        mean = base.mean + _shrunk(mean - base.mean, k * (spread / size).sqrt())
-        variance = (base.var + _shrunk(variance - base.var, k * spread * (2 / (size - 1)) ** 0.5)).relu()
-        scale = (variance + layer.eps).rsqrt()
-        if layer.weight is not None:
-            scale = scale * layer.weight
-        shift = -mean * scale if layer.bias is None else layer.bias - mean * scale
-        shape = (*mean.shape, *(1,) * (x.ndim - 2))
-        return x * scale.view(shape) + shift.view(shape), kept
-
-    return rule
-
-
-def _shrunk(x: Tensor, limit: Tensor) -> Tensor:
-    return (x - limit).relu() - (-x - limit).relu()
-
-
-def _remember(pool: Pool, new: Item, seen: int, chances: list[float]) -> None:
-    """Put an item in the memory, in the place of another one where it is full, or not at all."""
-    if len(pool.items) >= pool.capacity:
-        counts = pool.counts()
-        largest = sorted(label for label, count in counts.items() if count == max(counts.values()))
-        own = new.label in largest
-        if own and chances[2] > counts[new.label] / seen:
-            return
-        label = new.label if own else largest[int(chances[0] * len(largest))]
-        items = pool.of(label)
-        pool.drop(items[int(chances[1] * len(items))])
-    pool.items.append(new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from tta_bench.optim import Tensors, ema, gradient
 
 from ._descent import Descending  # noqa: TID251 (a sibling)
 from ._layers import stored_statistics  # noqa: TID251 (a sibling)
-from ._memory import Item, Pool, empty  # noqa: TID251 (a sibling)
+from ._memory import Item, Pool, empty, remember_by_score  # noqa: TID251 (a sibling)
 
 
 @dataclass(frozen=True)
@@ -106,32 +107,14 @@ class Rotta(Descending):
         p = logits.softmax(-1)
         uncertain, labels = -(p * (p + 1e-6).log()).sum(-1), logits.argmax(-1)
         pool, seen, updates = Pool(state["memory"], images), int(state["seen"]), 0
+        score = partial(self._score, classes=source.num_classes)
         for row, (label, u) in enumerate(zip(labels.tolist(), uncertain.tolist(), strict=True)):
-            self._remember(pool, Item(self.capacity + row, label, u), source.num_classes)
+            remember_by_score(pool, Item(self.capacity + row, label, u), source.num_classes, score)
             if (seen + row + 1) % self.every == 0:
                 draws = {name: t[0, updates : updates + 1] for name, t in inputs.draws.items()}
                 state = self._updated(source, state, pool, draws)
                 updates += 1
         return Adapted({**state, "memory": pool.memory(), "seen": state["seen"] + len(images)}, logits)
-
-    def _remember(self, pool: Pool, new: Item, classes: int) -> None:
-        """Put an item in the memory if it deserves a place, and let all age."""
-        counts = pool.counts()
-        candidates: list[Item] | None = None
-        if counts[new.label] >= self.capacity / classes:
-            candidates = pool.of(new.label)
-        elif len(pool.items) >= self.capacity:
-            largest = max(counts.values())
-            candidates = [item for item in pool.by_class() if counts[item.label] == largest]
-        if not candidates:
-            pool.items.append(new)
-        else:
-            worst = max(reversed(candidates), key=lambda item: self._score(item, classes))
-            if self._score(worst, classes) > self._score(new, classes):
-                pool.drop(worst)
-                pool.items.append(new)
-        for item in pool.items:
-            item.age += 1
 
     def _score(self, item: Item, classes: int) -> float:
         """Return how little an item deserves its place."""

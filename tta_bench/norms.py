@@ -126,3 +126,47 @@ def track(momentum: float | None = None) -> NormRule:
         return _batch_norm(x, layer), kept
 
     return rule
+
+
+def instance_aware(k: float, momentum: float | None = None) -> NormRule:
+    """Return the rule of instance-aware BatchNorm: each instance's statistics where they are far from the base.
+
+    Differences to the base within ``k`` of their own standard deviations are taken as chance and dropped. Layers that
+    see one position normalise by the base alone.
+
+    Args:
+        k: Deviations within which an instance counts as typical.
+        momentum: Share of the batch in the stored statistics, which are handed back; the base is then the batch.
+            None leaves them as they are, and they are the base.
+
+    Source: NOTE, arXiv:2208.05117, eqs. 3 to 6.
+    """
+    plain = running() if momentum is None else track(momentum)
+
+    def rule(x: Tensor, layer: NormLayer) -> tuple[Tensor, Stats | None]:
+        size = x[0, 0].numel()
+        if size <= 1:
+            return plain(x, layer)
+        base, kept = Stats(layer.mean, layer.var), None
+        if momentum is not None:
+            variance, mean = torch.var_mean(x, [0, *range(2, x.ndim)])
+            base = Stats(mean, variance)
+            kept = Stats(
+                layer.mean.lerp(mean.detach(), momentum), layer.var.lerp(variance.detach(), momentum)
+            )
+        variance, mean = torch.var_mean(x.flatten(2), -1)
+        spread = base.var + layer.eps
+        mean = base.mean + _shrunk(mean - base.mean, k * (spread / size).sqrt())
+        variance = (base.var + _shrunk(variance - base.var, k * spread * (2 / (size - 1)) ** 0.5)).relu()
+        scale = (variance + layer.eps).rsqrt()
+        if layer.weight is not None:
+            scale = scale * layer.weight
+        shift = -mean * scale if layer.bias is None else layer.bias - mean * scale
+        shape = (*mean.shape, *(1,) * (x.ndim - 2))
+        return x * scale.view(shape) + shift.view(shape), kept
+
+    return rule
+
+
+def _shrunk(x: Tensor, limit: Tensor) -> Tensor:
+    return (x - limit).relu() - (-x - limit).relu()

@@ -9,7 +9,8 @@ from tta_bench.adapters import _apm_dims as students
 from tta_bench.adapters import _apm_fit as fitting
 from tta_bench.adapters import _apm_reference as reference
 from tta_bench.adapters._apm_islands import Colours
-from tta_bench.adapters.apm import CHOICES, Apm, clip_templates
+from tta_bench.adapters._prompts import prompt_templates
+from tta_bench.adapters.apm import CHOICES, Apm
 
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.steps import slice_inputs, step
@@ -172,13 +173,15 @@ def test_an_early_stop_reads_each_image_at_its_own_first_good_pass(source):
 
 def test_other_prompts_change_student_and_teacher_alike(source):
     inputs = tiny_inputs(source, 3, method=small())
-    for name, templates in (("single", ["a photo of a {}."]), ("ensemble", clip_templates())):
+    for name, templates in (("single", ["a photo of a {}."]), ("ensemble", prompt_templates("ensemble"))):
         found = run(small(templates=name), source, inputs)
         prototypes = source.text.prototypes(templates)
         cosines = torch.nn.functional.normalize(inputs.features, dim=1) @ prototypes.T
         torch.testing.assert_close(found.teacher, cosines * source.text.scale, rtol=0, atol=1e-10)
         assert not torch.equal(found.scores, run(small(), source, inputs).scores)
-    assert len(set(clip_templates())) == 80
+    assert len(set(prompt_templates("ensemble"))) == 80
+    assert set(prompt_templates("seven")) < set(prompt_templates("ensemble"))
+    assert len(prompt_templates("seven")) == 7
     with pytest.raises(IncompatibleError, match="text side"):
         small(templates="single").init(tiny_source(), None)
 

@@ -3,7 +3,8 @@
 
 import pytest
 import torch
-from tta_bench.adapters.clip import TEMPLATES, Clip
+from tta_bench.adapters._prompts import NAMES, prompt_templates
+from tta_bench.adapters.clip import Clip
 
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.steps import step
@@ -23,11 +24,11 @@ def by_hand(source, features, templates):
     return source.text.scale * features / features.norm(dim=1, keepdim=True) @ torch.stack(rows).T
 
 
-@pytest.mark.parametrize("templates", ["dataset", "single", "ensemble"])
+@pytest.mark.parametrize("templates", ["dataset", "single", "seven", "ensemble"])
 def test_scores_are_scaled_cosines_with_the_mean_prompt(templates):
     source, method = tiny_clip(dtype=torch.float64), Clip(templates=templates)
     inputs = tiny_inputs(source, 5, method=method)
-    chosen = source.text.templates if templates == "dataset" else TEMPLATES[templates]
+    chosen = source.text.templates if templates == "dataset" else prompt_templates(templates)
     expected = by_hand(source, inputs.features, chosen)
     torch.testing.assert_close(scores_of(method, source, inputs), expected, rtol=0, atol=1e-10)
 
@@ -41,7 +42,7 @@ def test_the_dataset_templates_give_the_source_models_own_scores():
 def test_the_prompt_sets_differ():
     source = tiny_clip()
     inputs = tiny_inputs(source, 5, method=Clip())
-    found = [scores_of(Clip(templates=name), source, inputs) for name in ("dataset", "single", "ensemble")]
+    found = [scores_of(Clip(templates=name), source, inputs) for name in NAMES]
     assert not torch.allclose(found[0], found[1])
     assert not torch.allclose(found[1], found[2])
 

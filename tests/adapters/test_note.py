@@ -3,13 +3,13 @@
 
 import pytest
 import torch
-from tta_bench.adapters._memory import Item, Pool, empty
-from tta_bench.adapters.note import Note, _remember, instance_aware
+from tta_bench.adapters._memory import Item, Pool, empty, remember_by_chance
+from tta_bench.adapters.note import Note
 
 from tta_bench.checks import check_method
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.method import Inputs
-from tta_bench.norms import NormLayer, running
+from tta_bench.norms import NormLayer, instance_aware, running
 from tta_bench.steps import check_compatible, step
 from tta_bench.testing import tiny_images, tiny_task
 
@@ -93,7 +93,7 @@ def test_the_reservoir_is_that_of_plain_lists(source):
     pool, plain, seen = Pool(empty(source, 6), images), [], [0] * 4
     for name, (label, (which, place, whether)) in enumerate(zip(labels, chances, strict=True)):
         seen[label] += 1
-        _remember(pool, Item(6 + name, label), seen[label], [which, place, whether])
+        remember_by_chance(pool, Item(6 + name, label), seen[label], [which, place, whether])
         held = [sum(c == other for _, c in plain) for other in range(4)]
         goes = None
         if len(plain) == 6:

@@ -3,10 +3,11 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
-from tta_bench.adapters._memory import Item, Pool, empty
+from tta_bench.adapters._memory import Item, Pool, empty, remember_by_score
 from tta_bench.adapters.rotta import Rotta
 
 from tta_bench.checks import check_method
@@ -62,7 +63,8 @@ def test_the_memory_is_that_of_plain_lists(capacity, classes, source):
         pool = Pool(memory, images[start : start + 4])
         for row in range(4):
             name = start + row
-            method._remember(pool, Item(capacity + row, labels[name], uncertain[name]), classes)
+            new = Item(capacity + row, labels[name], uncertain[name])
+            remember_by_score(pool, new, classes, partial(method._score, classes=classes))
             plain.add(name, labels[name], uncertain[name])
         ordered = pool.by_class()
         found = [[int(pool.images[i.at, 0, 0, 0]), i.age, i.uncertainty] for i in ordered]
