@@ -2,6 +2,7 @@
 """One summary line per goal, which scripts can read: ``RATIO name value goal met|missed``."""
 
 import csv
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +27,6 @@ class Measured(NamedTuple):
 _MEASURED: list[Measured] = []
 
 
-def pytest_addoption(parser):
-    """Take the table that the values are added to."""
-    parser.addoption("--ratios", type=Path, help="CSV file to which the measured values are added")
-
-
 @pytest.fixture
 def goal():
     """Return a function that notes a measured value and its goal, without failing on a missed one."""
@@ -48,16 +44,16 @@ def goal():
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter):
     """Print the lines at the end, where nothing follows them, and add them to the table that was named."""
     if not _MEASURED:
         return
     terminalreporter.section("goals")
     for one in _MEASURED:
         terminalreporter.write_line(f"RATIO {one.name} {one.value} {one.goal} {one.verdict}")
-    path = config.getoption("--ratios")
-    if path is None:
+    if not os.environ.get("RATIOS"):
         return
+    path = Path(os.environ["RATIOS"])
     begun = path.exists()
     with path.open("a", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
