@@ -92,14 +92,15 @@ def test_runner_over_a_bare_loop(benchmark, goal, tmp_path):
             writer.finish(Manifest(cell="cell"))
 
     ratios, rounds = [], 7
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     bare(), ours()
 
     def pair():
         times = []
         for work in (ours, bare):
-            start = time.perf_counter()
+            start = clock()
             work()
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
         ratios.append(times[0] / times[1])
 
     benchmark.pedantic(pair, rounds=rounds, iterations=1)

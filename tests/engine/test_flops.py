@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tta_bench.engine.flops import multiply_adds, step_costs
-from tta_bench.engine.layer_costs import layer_multiply_adds, layers_multiply_adds
+from tta_bench.engine.layer_costs import layers_multiply_adds
 from tta_bench.hyperparameters import create_method
 from tta_bench.models.loading import load_model
 from tta_bench.testing import tiny_clip, tiny_source
@@ -76,9 +76,24 @@ def test_cross_attention_and_groups_enter_by_their_sizes():
     layer = nn.MultiheadAttention(8, 2)
     query, key = torch.rand(3, 2, 8), torch.rand(5, 2, 8)
     expected = 2 * (3 * 64 + 2 * 5 * 64 + 3 * 64 + 2 * 3 * 5 * 8)
-    assert layer_multiply_adds(layer, (query, key, key), None) == expected
-    conv = nn.Conv2d(4, 8, 3, groups=2)
-    assert layer_multiply_adds(conv, (), torch.zeros(1, 8, 5, 5)) == 8 * 25 * 2 * 9
+    assert layers_multiply_adds(lambda: layer(query, key, key)) == expected
+    assert layers_multiply_adds(lambda: layer(query=query, key=key, value=key)) == expected
+    assert layers_multiply_adds(lambda: layer(query, value=key, key=key)) == expected
+    for conv in (nn.Conv2d(4, 8, 3, groups=2), nn.ConvTranspose2d(4, 8, 3, stride=2, groups=2)):
+        x = torch.rand(2, 4, 7, 5)
+        assert layers_multiply_adds(lambda conv=conv, x=x: conv(x)) == multiply_adds(
+            lambda conv=conv, x=x: conv(x)
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision/swin_t", "timm/beit_base_patch16_224", "timm/xcit_nano_12_p16_224", "timm/coat_tiny"],
+)
+def test_a_network_with_an_attention_of_another_kind_has_no_formula(name):
+    source = load_model(name, ("ant", "bee"), pretrained=False)
+    with torch.no_grad():
+        assert layers_multiply_adds(lambda: source.encode(torch.rand(1, *source.image_shape))) is None
 
 
 def test_a_method_that_names_no_parts_has_the_source_model_alone():

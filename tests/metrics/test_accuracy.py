@@ -59,7 +59,16 @@ def test_the_paired_difference_is_the_t_interval_of_the_differences(images, seed
     change = first.astype(float) - second
     found = difference(first, second, np.zeros(images, int), np.arange(images))
     half = stats.t.ppf(0.975, images - 1) * stats.sem(change)
-    np.testing.assert_allclose(found, (change.mean(), change.mean() - half, change.mean() + half), atol=1e-12)
+    ends = np.clip((change.mean() - half, change.mean() + half), -1, 1)
+    np.testing.assert_allclose(found, (change.mean(), *ends), atol=1e-12)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_rows_that_are_all_alike_have_the_interval_of_so_many_images(right):
+    shift, image = np.indices((3, 40))
+    found = accuracy(np.full(120, right), shift.ravel(), image.ravel())
+    assert found == wilson(40 * right, 40)
+    assert found.low < found.high
 
 
 @given(st.integers(0, 10**6))

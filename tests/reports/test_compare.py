@@ -98,6 +98,14 @@ def test_facts_that_differ_come_first_and_comparable_ones_before_all(cell):
     assert "do not answer the same question" in text
 
 
+def test_facts_are_compared_cell_by_cell(cell):
+    for name, shift, first, second in (("a", FOG, 10, 20), ("b", SNOW, 20, 10)):
+        one = cell(f"one-{name}", folder="one", spec={"shifts": [shift]}, columns={"batch_size": first})
+        two = cell(f"two-{name}", folder="two", spec={"shifts": [shift]}, columns={"batch_size": second})
+    (fact,) = compare(one, two).facts
+    assert fact == ("batch_size", "column", "10; 20", "10; 20")
+
+
 def test_only_common_images_count_and_their_number_is_told(cell):
     one = cell("a", folder="one", images=40, rows=subset(0, 40))
     two = cell("b", folder="two", images=30, rows=subset(20, 50, 0.9))

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from tta_bench.errors import BadInputError, MixedProtocolError, StoreError
 from tta_bench.metrics.accuracy import wilson
 from tta_bench.records.store import Store
-from tta_bench.reports.csv_file import write_csv
+from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.leaderboard import leaderboard
 
 FOG, SNOW = "imagenet-c:fog:5", "imagenet-c:snow:5"
@@ -204,6 +204,24 @@ def test_the_order_is_dataset_model_source_then_accuracy(cell):
         ("a", "n", "tent"),
         ("b", "m", "source"),
     ]
+
+
+def test_what_predicts_as_the_source_does_leads_only_where_there_is_no_source(cell):
+    same = dict.fromkeys(("prediction", "source_prediction"), np.arange(40) % 10)
+    cell("still", spec={"method": "still"}, rows=same)
+    folder = cell("better", spec={"method": "better"}, rate=1.0)
+    assert [row.method for row in leaderboard([folder])] == ["still", "better"]
+    cell("source", spec={"method": "source"}, rate=0.3)
+    assert [row.method for row in leaderboard([folder])] == ["source", "better", "still"]
+
+
+def test_intervals_over_few_images_stay_within_what_a_gain_can_be(cell, tmp_path):
+    rows = {"label": [0, 1, 2], "prediction": [0, 1, 0], "source_prediction": [1, 1, 0]}
+    folder = cell("few", images=3, rows=rows)
+    (row,) = leaderboard([folder])
+    assert -1 <= row.gain_low < row.gain_high == 1
+    write_csv([row], tmp_path / "few.csv")
+    validate_leaderboard(tmp_path / "few.csv")
 
 
 def test_column_facts_and_variants_make_rows_of_their_own(cell):

@@ -16,7 +16,7 @@ from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs
 from tta_bench.models.loading import load_model
 from tta_bench.reports.study import Plan, study
-from tta_bench.reports.study_files import plot, write_csv
+from tta_bench.reports.study_files import make_folder, plot, write_csv
 from tta_bench.spec import counter_seed
 from tta_bench.steps import step
 
@@ -24,6 +24,7 @@ PLAN = Plan(
     datasets=("pocket", "pocket-c:fog"),
     images=6,
     updates=(0, 3, 19),
+    width_updates=(0, 19),
     lrs=(1e-3,),
     widths=(0.25,),
     pretrained=False,
@@ -39,7 +40,7 @@ def points():
 
 
 def test_there_is_a_point_for_every_setting_and_number_of_updates(points):
-    assert [point.updates for point in points] == [0, 3, 19, 0, 3, 19]
+    assert [point.updates for point in points] == [0, 3, 19, 0, 19]
     assert len({point.weights for point in points}) == 2
     assert {point.images for point in points} == {12}
     assert all(point.loss.low <= point.loss.value <= point.loss.high for point in points)
@@ -74,12 +75,12 @@ def test_a_point_is_what_a_step_of_a_run_predicts(points):
 
 
 def test_the_file_holds_the_points(points, tmp_path):
-    write_csv(points, tmp_path / "new" / "study.csv")
-    with (tmp_path / "new" / "study.csv").open(encoding="utf-8") as file:
+    write_csv(points, tmp_path / "study.csv")
+    with (tmp_path / "study.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(points)
     assert float(rows[4]["loss_high"]) == pytest.approx(points[4].loss.high, rel=1e-4)
-    assert int(rows[4]["updates"]) == 3
+    assert int(rows[4]["updates"]) == 19
 
 
 def test_the_plot_has_a_line_per_setting(points, tmp_path):
@@ -109,3 +110,23 @@ def test_the_command_writes_what_it_says(tmp_path):
     assert "apm.csv" in result.output
     assert "apm.svg" not in result.output
     assert (tmp_path / "apm.csv").read_text(encoding="utf-8").count("\n") == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"lrs": (float("nan"),)}, "--lr must be a number above 0, got nan"),
+        ({"widths": (1.0, -3.0)}, "--width must be a number above 0, got -3.0"),
+        ({"updates": (-1,)}, "--updates must be 0 or more, got -1"),
+    ],
+)
+def test_settings_that_no_fit_could_have_are_refused(values, sentence):
+    with pytest.raises(BadInputError, match=sentence):
+        Plan(**values)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    make_folder(tmp_path / "new" / "deep")
+    with pytest.raises(BadInputError, match="cannot be made"):
+        make_folder(tmp_path / "file" / "below")

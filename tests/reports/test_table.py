@@ -8,6 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
+from tta_bench.metrics.accuracy import wilson
 from tta_bench.reports.row import KINDS, Row
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, Signs, measured, percent, report_console
@@ -30,7 +31,17 @@ def row(**changes):
     return Row(**(base | {"demonstration": False, "mixed": False} | changes))
 
 
-SOURCE = row(method="source", variant="", sees="image", gain=0.0, gain_low=0.0, gain_high=0.0, accuracy=0.63)
+SOURCE = row(
+    method="source",
+    variant="",
+    sees="image",
+    gain=0.0,
+    gain_low=0.0,
+    gain_high=0.0,
+    accuracy=0.63,
+    accuracy_low=0.61,
+    accuracy_high=0.65,
+)
 APM = row(
     method="apm",
     variant="iterations=20,lr=0.003,size=pocket",
@@ -201,3 +212,20 @@ def test_percent(value, low, high, signed, told):
 )
 def test_measured(value, told):
     assert measured(value, PLAIN) == told
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        ((0.635, 0.62, 0.65), "63.5 ± 1.5"),
+        (wilson(200, 200), "100.0 [98.1, 100.0]"),
+        (wilson(0, 20), "0.0 [0.0, 16.1]"),
+        ((0.5, 0.5, 0.5), "50.0"),
+    ],
+)
+def test_an_interval_is_told_by_its_ends_where_it_is_lopsided(interval, text):
+    assert percent(*interval, Signs("±", "–"), signed=False) == text
+
+
+def test_a_lopsided_gain_keeps_its_signs():
+    assert percent(-0.3, -1.0, 0.6, Signs("±", "–"), signed=True) == "-30.0 [-100.0, +60.0]"

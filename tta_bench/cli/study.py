@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
@@ -49,19 +50,21 @@ def study(
     from tta_bench.cli.progress import say
     from tta_bench.reports.study import Plan
     from tta_bench.reports.study import study as measure
-    from tta_bench.reports.study_files import plot, write_csv
-    from tta_bench.reports.text import report_console
+    from tta_bench.reports.study_files import make_folder, plot, write_csv
+    from tta_bench.reports.text import percent, report_console, signs
     from tta_bench.spec import settings_for
 
+    steps = updates and sorted(set(updates))
     given = {
-        "datasets": dataset, "updates": updates and sorted(set(updates)), "lrs": lr, "widths": width,
+        "datasets": dataset, "updates": steps, "width_updates": steps, "lrs": lr, "widths": width,
         "values": settings and settings_for(method, settings).items(),
     }  # fmt: skip
     chosen: dict[str, Any] = {key: tuple(value) for key, value in given.items() if value}
     plan = Plan(method=method, images=limit, seed=seed, pretrained=pretrained, **chosen)
     console = report_console()
+    make_folder(output)
     points = measure(plan, lambda text: say(console, f"done: {text}"))
-    console.print(_table(points))
+    console.print(_table(points, partial(percent, sign=signs(console), signed=False)))
     written = [output / f"{method}.csv"]
     write_csv(points, written[0])
     if plots:
@@ -70,18 +73,17 @@ def study(
     say(console, f"Intervals are 95%. Written: {', '.join(map(str, written))}")
 
 
-def _table(points: Sequence[Point]) -> Table:
+def _table(points: Sequence[Point], told: Callable[..., str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in ("lr", "weights", "updates", "accuracy", "vs teacher", "agreement", "loss", "own", "other"):
         table.add_column(name, justify="right", no_wrap=True)
     for point in points:
-        half = (point.accuracy.high - point.accuracy.low) / 2
         low, high = (100 * end for end in point.gain[1:])
         table.add_row(
             f"{point.lr:g}", f"{point.weights:,}", str(point.updates),
-            f"{100 * point.accuracy.value:.1f} ± {100 * half:.1f}", f"{low:+.1f} to {high:+.1f}",
+            told(*point.accuracy), f"{low:+.1f} to {high:+.1f}",
             f"{point.agreement.value:.3f}", f"{point.loss.value:.3g}", f"{point.own.value:.3f}",
             f"{point.other.value:.3f}",
         )  # fmt: skip

@@ -66,7 +66,7 @@ def step_costs(method: Method, source: SourceModel, seed: int = 0) -> list[PartC
         counted = multiply_adds(lambda: source.encode(image))
         formula = layers_multiply_adds(lambda: source.encode(image))
         inputs = Inputs(images=image, features=source.encode(image), draws=drawn)
-    rows = [PartCost("source model", 1, counted, float(formula), None)]
+    rows = [PartCost("source model", 1, counted, None if formula is None else float(formula), None)]
     for cost in method.costs(source, inputs):
         rows.append(
             PartCost(

@@ -53,7 +53,8 @@ def accuracy(correct: Values, shift: Codes, image: Codes, confidence: float = CO
     """Return the mean over shifts of the accuracy, as a fraction, with its interval.
 
     One row per image under one shift gives a Wilson interval; anything else the clustered t interval of
-    `mean_over_shifts`, because the same image under several shifts or seeds is not several images.
+    `mean_over_shifts`, because the same image under several shifts or seeds is not several images. Where all rows are
+    right, or all wrong, that interval has no width, and the Wilson interval of so many images takes its place.
 
     Args:
         correct: (R,) whether each row is correct.
@@ -67,8 +68,10 @@ def accuracy(correct: Values, shift: Codes, image: Codes, confidence: float = CO
     rows = len(correct)
     if rows and not shift.any() and np.bincount(image).max() == 1:
         return wilson(int(np.count_nonzero(correct)), rows, confidence)
-    value, low, high = mean_over_shifts(correct, shift, image, confidence)
-    return Interval(value, max(0.0, low), min(1.0, high)) if low == low else Interval(value, low, high)
+    if rows and correct.min() == correct.max():
+        images = len(np.unique(image))
+        return wilson(images * int(correct[0]), images, confidence)
+    return _within(mean_over_shifts(correct, shift, image, confidence), 0.0)
 
 
 def difference(
@@ -87,7 +90,13 @@ def difference(
         BadInputError: If there is no row.
     """
     change = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return mean_over_shifts(change, shift, image, confidence)
+    return _within(mean_over_shifts(change, shift, image, confidence), -1.0)
+
+
+def _within(found: Interval, least: float) -> Interval:
+    """Return an interval cut to what the value can be, up to 1; ends that are not numbers stay so."""
+    value, low, high = found
+    return Interval(value, max(least, low), min(1.0, high)) if low == low else found
 
 
 def mean_over_shifts(values: Values, shift: Codes, image: Codes, confidence: float = CONFIDENCE) -> Interval:

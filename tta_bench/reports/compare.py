@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -40,29 +41,45 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(Text(f"first  {comparison.first}\nsecond {comparison.second}", style="bold"))
     print_facts(comparison.facts, console)
     console.print()
-    console.print(_numbers(comparison.rows, sign))
-    for line in _footer(comparison):
+    table, left_out = _numbers(comparison.rows, sign, console.width)
+    console.print(table)
+    for line in _footer(comparison, left_out):
         console.print(Text(line, style="dim"))
 
 
-def _numbers(rows: Sequence[ComparedRow], sign: Signs) -> Table:
-    table = _table(
-        ("compared", "first\n%", "second\n%", "second - first\npoints", "p", "p\nHolm", "images"), 6
-    )
+class _Number(NamedTuple):
+    title: str
+    tell: Callable[[ComparedRow, Signs], str]
+
+
+_NUMBERS = (  # where the width is short the last of them are left out first
+    _Number("second - first\npoints", lambda row, sign: percent(*row.difference, sign, signed=True)),
+    _Number("p\nHolm", lambda row, sign: _p(row.p_holm, sign)),
+    _Number("first\n%", lambda row, sign: percent(row.accuracy_first, None, None, sign, signed=False)),
+    _Number("second\n%", lambda row, sign: percent(row.accuracy_second, None, None, sign, signed=False)),
+    _Number("images", lambda row, sign: _images(row)),
+    _Number("p", lambda row, sign: _p(row.p, sign)),
+)
+_LEAST_NAME = 24
+
+
+def _numbers(rows: Sequence[ComparedRow], sign: Signs, width: int) -> tuple[Table, list[str]]:
+    """Return the table at a width, and the titles of what did not fit."""
+    shown = list(_NUMBERS)
+    while len(shown) > 1 and _LEAST_NAME + sum(2 + _natural(one, rows, sign) for one in shown) > width:
+        shown.pop()
+    table = _table(("compared", *(one.title for one in shown)), len(shown))
     for row in rows:
         what = "\n".join(
             part for part in (row.method, f"  {row.model}", f"  {row.shift or _mean(row)}") if part
         )
-        table.add_row(
-            Text(what),
-            percent(row.accuracy_first, None, None, sign, signed=False),
-            percent(row.accuracy_second, None, None, sign, signed=False),
-            percent(row.difference.value, row.difference.low, row.difference.high, sign, signed=True),
-            _p(row.p, sign),
-            _p(row.p_holm, sign),
-            _images(row),
-        )
-    return table
+        table.add_row(Text(what), *(one.tell(row, sign) for one in shown))
+    return table, [one.title.replace("\n", " ") for one in _NUMBERS[len(shown) :]]
+
+
+def _natural(number: _Number, rows: Sequence[ComparedRow], sign: Signs) -> int:
+    cells = [number.title, *(number.tell(row, sign) for row in rows)]
+    return max(len(line) for cell in cells for line in cell.split("\n"))
 
 
 def _mean(row: ComparedRow) -> str:
@@ -89,7 +106,7 @@ def _table(titles: Sequence[str], numbers: int) -> Table:
     return table
 
 
-def _footer(comparison: Comparison) -> list[str]:
+def _footer(comparison: Comparison, left_out: Sequence[str]) -> list[str]:
     lines = ["Intervals are 95%, from a paired bootstrap over images; p is McNemar's mid-p."]
     if any(not row.common == row.images_first == row.images_second for row in comparison.rows):
         lines.append("The sides hold different images: all numbers are about the common ones.")
@@ -102,4 +119,6 @@ def _footer(comparison: Comparison) -> list[str]:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             lines.append(f"{what}: {', '.join(names[:3])}{more}.")
+    if left_out:
+        lines.append(f"Left out at this width: {', '.join(left_out)}.")
     return lines

@@ -53,7 +53,9 @@ def write_csv(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     )
     try:
         with fsspec.open(os.fspath(path), "wb") as handle:
-            handle.write(text.getvalue().encode())
+            handle.write(
+                text.getvalue().encode("utf-8", "backslashreplace")
+            )  # names of files may be any bytes
     except OSError as error:
         raise BadInputError(f"{path} should be writable and is not ({error}); choose another file") from error
 
@@ -78,7 +80,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[Row]:
     """
     try:
         with fsspec.open(os.fspath(path), "rb") as handle:
-            lines = list(csv.reader(handle.read().decode().splitlines(keepends=True), strict=True))
+            lines = list(csv.reader(io.StringIO(handle.read().decode(), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInputError(f"{path} should be a readable CSV file and is not ({error})") from error
     header = lines[0] if lines else []

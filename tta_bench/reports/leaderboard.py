@@ -54,7 +54,7 @@ def leaderboard(
     found = [*found, *_row_conflicts(rows, by)]
     if not allow_mixed:
         refuse(found)
-    return sorted(_marked(rows, found, by), key=_rank(by))
+    return sorted(_marked(rows, found, by), key=_rank(rows, by))
 
 
 def _code_marks(groups: Sequence[Sequence[Cell]]) -> list[str]:
@@ -175,11 +175,20 @@ def _marked(rows: Sequence[Row], found: Sequence[Conflict], by: By) -> list[Row]
     return [row._replace(mixed=row.dataset in whole or (row.dataset, row.shifts) in shifts) for row in rows]
 
 
-def _rank(by: By) -> Any:
+def _rank(rows: Sequence[Row], by: By) -> Any:
+    """Return the order of rows within a block: the source model, or what predicts as it does, then by accuracy."""
+
+    def block(row: Row) -> tuple[str, ...]:
+        return (row.dataset, row.shifts if by == "shift" else "", row.model)
+
+    with_source = {block(row) for row in rows if row.method == SOURCE}
+
     def rank(row: Row) -> tuple[Any, ...]:
+        stands_in = block(row) not in with_source and row.gain_low == row.gain_high == 0
         below = row.accuracy is None, -(row.accuracy or 0.0)
-        block = (row.dataset, row.shifts if by == "shift" else "", row.model)
-        baseline = row.method == SOURCE or row.gain_low == row.gain_high == 0
-        return (*block, not baseline, *below, row.method, row.variant, tuple(map(str, row)))
+        return (
+            *block(row), not (row.method == SOURCE or stands_in), *below, row.method, row.variant,
+            tuple(map(str, row)),
+        )  # fmt: skip
 
     return rank

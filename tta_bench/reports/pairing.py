@@ -135,9 +135,7 @@ def compare(first: str, second: str, *, seed: int = 0, resamples: int = 10_000) 
     return Comparison(
         first,
         second,
-        fact_differences(
-            [c for key in matched for c in left[key]], [c for key in matched for c in right[key]]
-        ),
+        fact_differences([(left[key], right[key]) for key in matched]),
         _rows(shared, seed, resamples),
         tuple(_told(key) for key in left if key not in right),
         tuple(_told(key) for key in right if key not in left),
@@ -179,15 +177,23 @@ def _listed(side: dict[Key, list[Cell]]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def fact_differences(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[FactDifference, ...]:
-    """Return the protocol and spec facts whose sets of values differ, comparable facts first."""
+def fact_differences(matched: Sequence[tuple[Sequence[Cell], Sequence[Cell]]]) -> tuple[FactDifference, ...]:
+    """Return the protocol and spec facts in which cells that were matched differ, comparable facts first."""
     found = []
     for kind in ("comparable", "column", "spec"):
-        left, right = ([_facts(cell, kind) for cell in side] for side in (first, second))
-        for name in dict.fromkeys(name for facts in [*left, *right] for name in facts):
-            one, other = (sorted({facts.get(name, "(none)") for facts in side}) for side in (left, right))
-            if one != other:
-                found.append(FactDifference(name, kind, "; ".join(one), "; ".join(other)))
+        apart: dict[str, tuple[set[str], set[str]]] = {}
+        for first, second in matched:
+            left, right = ([_facts(cell, kind) for cell in side] for side in (first, second))
+            for name in dict.fromkeys(name for facts in [*left, *right] for name in facts):
+                one, other = ({facts.get(name, "(none)") for facts in side} for side in (left, right))
+                if one != other:
+                    before = apart.setdefault(name, (set(), set()))
+                    before[0].update(one)
+                    before[1].update(other)
+        found += [
+            FactDifference(name, kind, *("; ".join(sorted(values)) for values in sides))
+            for name, sides in apart.items()
+        ]
     return tuple(found)
 
 

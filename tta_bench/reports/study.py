@@ -7,6 +7,7 @@ Each image starts from the weights that a run with the same seed gives it, so a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -39,8 +40,8 @@ class Plan:
         images: First so many of every shift.
         updates: Numbers of updates at which the student is looked at, ascending.
         lrs: Learning rates, each at all numbers of updates.
-        widths: Factors of the widths of the student's layers, each at the updates up to `width_updates`.
-        width_updates: See `widths`.
+        widths: Factors of the widths of the student's layers.
+        width_updates: Numbers of updates at which other widths are looked at.
         values: Further hyper-parameters.
         seed: Of the draws.
         pretrained: False for random source models.
@@ -55,10 +56,20 @@ class Plan:
     updates: tuple[int, ...] = (0, 1, 2, 4, 7, 12, 19, 35, 60, 100, 200)
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     widths: tuple[float, ...] = (0.25, 0.5, 2.0)
-    width_updates: int = 60
+    width_updates: tuple[int, ...] = (0, 1, 2, 4, 7, 12, 19, 35, 60)
     values: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
     pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse learning rates and widths that no fit could have."""
+        for name, values in (("--lr", self.lrs), ("--width", self.widths)):
+            for value in values:
+                if not 0 < value < math.inf:
+                    raise BadInputError(f"{name} must be a number above 0, got {value}")
+        for update in (*self.updates, *self.width_updates):
+            if update < 0:
+                raise BadInputError(f"--updates must be 0 or more, got {update}")
 
 
 class Point(NamedTuple):
@@ -129,11 +140,10 @@ def _settings(plan: Plan, source: SourceModel) -> Iterator[tuple[Any, tuple[int,
     base: Any = create_method(plan.method, dict(plan.values))
     for lr in plan.lrs:
         yield replace(base, lr=lr), plan.updates
-    few = tuple(update for update in plan.updates if update <= plan.width_updates)
     dims = base.student(source).dims
     for factor in plan.widths:
         widths = tuple(max(1, round(width * factor)) for width in dims.widths)
-        yield replace(base, dims=dims._replace(widths=widths)), few
+        yield replace(base, dims=dims._replace(widths=widths)), plan.width_updates
 
 
 def _load(plan: Plan, model: str) -> tuple[SourceModel, list[_Images]]:
@@ -180,11 +190,12 @@ def _curve(
     for k, update in enumerate(updates):
         columns = {name: np.concatenate([rows[k][name] for rows in each]) for name in each[0][k]}
         right, teacher = columns.pop("correct"), columns.pop("teacher")
+        agreement = accuracy(columns.pop("agreement"), shift, image)
         means = {name: mean_over_shifts(values, shift, image) for name, values in columns.items()}
         points.append(
             Point(
                 method.lr, size, update, len(right), accuracy(right, shift, image),
-                accuracy(teacher, shift, image), difference(right, teacher, shift, image), **means,
+                accuracy(teacher, shift, image), difference(right, teacher, shift, image), agreement, **means,
             )
         )  # fmt: skip
     return points

@@ -23,10 +23,23 @@ PANELS = (
 DIGITS = 5
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the files, before anything is computed.
+
+    Raises:
+        BadInputError: If that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+
+
 def write_csv(points: Sequence[Point], path: Path) -> None:
     """Write one row per point; an interval is three columns."""
     rows = [_flat(point) for point in points]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -72,7 +85,6 @@ def plot(points: Sequence[Point], path: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize="small", loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "study"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 

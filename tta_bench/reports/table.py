@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,7 @@ _COLUMNS = (
     _Column("method", lambda row, sign: _method(row), cap=_METHOD_CAP),
     _Column("model", lambda row, sign: row.model + _mark(row), cap=_NAME_CAP),
     _Column("dataset", lambda row, sign: row.dataset, cap=_NAME_CAP),
-    _Column("shift", lambda row, sign: row.shifts, cap=_NAME_CAP),
+    _Column("shift", lambda row, sign: "" if row.shifts == row.dataset else row.shifts, cap=_NAME_CAP),
     _Column("accuracy\n%", lambda row, sign: _accuracy(row, sign)),
     _Column("vs source\npoints", lambda row, sign: _gain(row, sign)),
     _Column("teacher\n%", lambda row, sign: _teacher(row, sign), rank=4),
@@ -111,7 +112,7 @@ def _shared(rows: Sequence[Row]) -> tuple[list[_Column], str]:
     """Return the columns that a table of these rows has, and the line of facts that all rows share."""
     sign = Signs("", "")
     columns, facts = [], []
-    shifts = {row.shifts for row in rows}
+    shifts = {"" if row.shifts == row.dataset else row.shifts for row in rows}
     by_shift = len(shifts) > 1 and not any(";" in row.shifts for row in rows)
     for column in _COLUMNS:
         values = {column.tell(row, sign) for row in rows}
@@ -159,14 +160,15 @@ def _layouts(columns: Sequence[_Column]) -> Iterator[_Layout]:
 
 def _cell(column: _Column, row: Row, sign: Signs, layout: _Layout) -> str:
     below = layout.stacked if column.title == "method" else []
-    return "\n".join([column.tell(row, sign), *(f"  {name.tell(row, sign)}" for name in below)])
+    names = [name.tell(row, sign) for name in below]
+    return "\n".join([column.tell(row, sign), *(f"  {name}" for name in names if name)])
 
 
 def _width(layout: _Layout, rows: Sequence[Row], sign: Signs) -> int:
     widths = []
     for column in layout.columns:
         cells = [column.title, *(_cell(column, row, sign, layout) for row in rows)]
-        natural = max(len(line) for cell in cells for line in cell.split("\n"))
+        natural = max(cell_len(line) for cell in cells for line in cell.split("\n"))
         widths.append(min(natural, column.cap) if layout.capped and column.cap else natural)
     return sum(widths) + 2 * (len(widths) - 1)
 

@@ -12,6 +12,10 @@ PLAIN_WIDTH = 120
 """Columns of the output when it is not a terminal."""
 
 
+EVEN = 0.005
+"""By how much the two ends of an interval may differ in distance and still be told as one."""
+
+
 class Signs(NamedTuple):
     """Characters that not every output encoding has."""
 
@@ -42,14 +46,21 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
 
 
 def percent(value: float | None, low: float | None, high: float | None, sign: Signs, *, signed: bool) -> str:
-    """Return a fraction as percent (or percentage points) with half its interval, e.g. ``63.5 ± 1.4``."""
+    """Return a fraction as percent (or percentage points) with its interval.
+
+    It is told as half its width, ``63.5 ± 1.4``, or by its ends where these are not equally far to half a point,
+    ``98.5 [95.7, 99.5]``.
+    """
     if value is None:
         return sign.none
     number = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
     number = "0.0" if signed and float(number) == 0 else number
     if low is None or high is None or low == high:
         return number
-    return f"{number} {sign.plus_minus} {50 * (high - low):.1f}"
+    if abs(low + high - 2 * value) < EVEN:
+        return f"{number} {sign.plus_minus} {50 * (high - low):.1f}"
+    form = "+.1f" if signed else ".1f"
+    return f"{number} [{100 * low:{form}}, {100 * high:{form}}]"
 
 
 def measured(value: float | None, sign: Signs) -> str:
