@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread for each worker: the workers share the cores, and figures must not depend on how many there are."""
+"""One thread for each worker, which share the cores, and a cache folder for each test."""
 
 import os
 
@@ -9,6 +9,7 @@ import torch
 
 torch.set_num_threads(1)
 
+import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
@@ -18,3 +19,10 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache folder of its own."""
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

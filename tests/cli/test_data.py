@@ -184,3 +184,44 @@ def test_corrupt_refuses_what_it_cannot_do(run_data, tmp_path):
     assert "did you mean 'fog'" in str(done.exception)
     done = run_data("corrupt", tmp_path / "nothing", tmp_path / "out")
     assert "must be a folder of pictures" in str(done.exception)
+
+
+def test_corrupt_says_why_a_picture_was_left_out(run_data, tmp_path):
+    pictures(tmp_path / "pictures", count=1)
+    pictures(tmp_path / "pictures", ("emu",), 1, size=(20, 20))
+    arguments = (
+        "corrupt",
+        tmp_path / "pictures",
+        tmp_path / "out",
+        "--corruption",
+        "contrast",
+        "--severity",
+        1,
+    )
+    done = run_data(*arguments, "--on-bad-image", "skip")
+    assert done.exit_code == 0, done.exception
+    assert f"left out: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
+    assert "cannot be decoded" not in done.output
+
+
+def test_input_that_cannot_be_used_ends_with_one_sentence(tta_bench, tmp_path, data):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    pictures(tmp_path / "pictures", count=1)
+    (tmp_path / "pictures" / "cat" / "up").symlink_to("..")
+    for arguments in (
+        ("data", "prepare", "cifar10", "--root", tmp_path / "file"),
+        ("data", "corrupt", tmp_path / "pictures", tmp_path / "out"),
+        ("run", "--method", "source", "--dataset", f"folder:{tmp_path / 'pictures'}", "--model", "timm/resnet18",
+         "--no-pretrained", "--output", tmp_path / "runs"),
+        ("run", "--method", "source", "--dataset", "pocket-c:fog:²", "--output", tmp_path / "runs"),
+    ):  # fmt: skip
+        done = tta_bench(*arguments)
+        assert done.code == 2, done
+        assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_root_named_by_a_dot_is_the_dataset(run_data, data, monkeypatch):
+    pictures(data / "PACS" / "photo", ("dog", "person"))
+    monkeypatch.chdir(data / "PACS")
+    monkeypatch.setenv("TTA_BENCH_DATA", ".")
+    assert "pacs:photo: 6 images of 1670, 2 classes" in run_data("check", "pacs").output

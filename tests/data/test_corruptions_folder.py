@@ -104,8 +104,25 @@ def test_a_broken_picture_stops_or_is_left_out(src, tmp_path):
     with pytest.raises(BadInputError, match="broken"):
         corrupt_folder(src, tmp_path / "dst", ["contrast"], [1])
     report = corrupt_folder(src, tmp_path / "dst", ["contrast"], [1], on_bad_image="skip")
-    assert report.left_out == ("a/broken.png", "a/tiny.png")
+    assert [one.file for one in report.left_out] == ["a/broken.png", "a/tiny.png"]
+    assert "broken.png cannot be decoded (UnidentifiedImageError" in report.left_out[0].reason
+    assert "tiny.png is 8x8, smaller than" in report.left_out[1].reason
+    manifest = json.loads((tmp_path / "dst" / "manifest.json").read_text())
+    assert manifest["left_out"] == ["a/broken.png", "a/tiny.png"]
     assert report.images == 3
+
+
+def test_pictures_are_found_as_readers_find_them(src, tmp_path):
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(src / "a/four.pgm")
+    (src / "a/._one.png").write_bytes(b"resource fork")
+    (src / "x.png").mkdir()
+    (src / "linked").symlink_to(src.parent / "elsewhere")
+    (src.parent / "elsewhere").mkdir()
+    (src / "a/two.JPEG").rename(src.parent / "elsewhere" / "two.JPEG")
+    report = corrupt_folder(src, tmp_path / "dst", ["contrast"], [1])
+    assert report == (4, 4, 4, ())
+    names = {f"contrast/1/{file}.png" for file in ("a/one", "a/four", "b/c/three", "linked/two")}
+    assert set(hashes(tmp_path / "dst")) == names
 
 
 def test_what_does_not_fit_is_refused(src, tmp_path):

@@ -6,7 +6,9 @@ import io
 import stat
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -34,7 +36,7 @@ class Server(ThreadingHTTPServer):
             kind,
             status,
         )
-        self.asked = []
+        self.asked, self.claims, self.delay = [], [], 0.0
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def url(self, name="data.bin"):
@@ -56,7 +58,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", server.kind)
         self.send_header("Content-Length", str(len(server.content) - start))
+        if start:
+            first = server.claims.pop(0) if server.claims else start
+            if first is not None:
+                total = len(server.content)
+                self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
         self.end_headers()
+        time.sleep(server.delay)
         cut = server.cuts.pop(0) if server.cuts else None
         self.wfile.write(server.content[start : None if cut is None else start + cut])
 
@@ -114,6 +122,24 @@ def test_a_later_run_goes_on_from_the_part(tmp_path, serve):
 def test_a_server_without_ranges_sends_all_again(tmp_path, serve):
     server = serve(cuts=(1000,), ranges=False)
     assert fetch(download(server), tmp_path, pause_s=0).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("claim", [None, 0, 999, 10000])
+def test_an_answer_that_begins_elsewhere_is_not_appended(tmp_path, serve, claim):
+    server = serve(cuts=(1000,))
+    server.claims.append(claim)
+    assert fetch(download(server), tmp_path, pause_s=0).read_bytes() == CONTENT
+    assert server.asked == ["", "bytes=1000-", ""]
+
+
+def test_two_that_fetch_one_file_do_not_meet(tmp_path, serve):
+    server = serve(cuts=(5000,))
+    server.delay = 0.1
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: fetch(download(server), tmp_path, pause_s=0), range(2)))
+    assert paths == [tmp_path / "data.bin"] * 2
+    assert paths[0].read_bytes() == CONTENT
+    assert server.asked == ["", "bytes=5000-"]
 
 
 def test_a_whole_part_is_only_checked(tmp_path, serve):
@@ -238,3 +264,26 @@ def test_preparing_fetches_unpacks_and_does_it_once(tmp_path, serve, mode):
     get([wanted], tmp_path, told=told.append)
     assert len(server.asked) == asked == 2
     assert told[-1].endswith("unpacked already")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("harm", ["remove", "cut"])
+def test_preparing_again_mends_what_was_lost(tmp_path, serve, kind, harm):
+    if kind == "zip":
+        content = zip_bytes([("set/a.jpg", b"abc"), ("set/b.jpg", b"b"), ("set/", b"")])
+    else:
+        content = tar_bytes([(tarfile.TarInfo("set/a.jpg"), b"abc"), (tarfile.TarInfo("set/b.jpg"), b"b")])
+    server = serve(content=content)
+    wanted = download(server, content=content, unpack=kind)
+    get([wanted], tmp_path)
+    lost, told = tmp_path / "set" / "a.jpg", []
+    if harm == "remove":
+        lost.unlink()
+    else:
+        lost.write_bytes(b"a")
+    get([wanted], tmp_path, told=told.append)
+    assert lost.read_bytes() == b"abc"
+    assert told[0] == "data.bin: 1 of its files are missing, set/a.jpg among them"
+    get([wanted], tmp_path, told=told.append)
+    assert told[-1] == "data.bin: unpacked already"
+    assert len(server.asked) == 2

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tta_bench import __version__
 from tta_bench.data.catalogue.families import folder
-from tta_bench.data.corruptions import Options, corrupt
+from tta_bench.data.corruptions import Options, corrupt, corrupt_folder
 from tta_bench.data.facts import Opening, Shift
 from tta_bench.data.loading import made_ahead
-from tta_bench.data.pictures import UnreadableImageError
+from tta_bench.data.pictures import Paths, UnreadableImageError, decode
 from tta_bench.data.preprocess import Preprocess
 from tta_bench.data.streams import Part, Stream, choose
 from tta_bench.data.subsets import robustbench_list
@@ -140,6 +141,51 @@ def test_distributed_files_win_and_are_taken_whole(data):
     assert torch.equal(images.load([0], Preprocess((224, 224), 256))[0], pixels)
 
 
+def test_a_picture_that_is_no_crop_is_refused_where_crops_are_kept(data):
+    noise_picture(data / "ImageNet-C" / "contrast" / "4" / "n15075141" / "a.JPEG", 7, (400, 300))
+    with pytest.raises(
+        BadInputError, match=r"must be square crops, got one of 400x300 in imagenet-c:contrast:4; "
+    ):
+        open_c().load([0], Preprocess((224, 224), 256))
+
+
+def test_what_data_corrupt_wrote_says_where_it_comes_from(data):
+    val_tree(data)
+    clean = CATALOGUE["imagenet"].open(Opening(Shift("imagenet"), options={"workers": 0}))
+    corrupt_folder(data / "imagenet" / "val", data / "ImageNet-C", ["contrast"], [4], resize=256, crop=224)
+    images = open_c()
+    assert images.origin.startswith(f"written by tta-bench data corrupt {__version__} (seed 0, ")
+    assert "resize 256, crop 224" in images.origin
+    position = images.ids.index("n15075141/ILSVRC2012_val_00000000.png")
+    crop = clean.load(
+        [clean.ids.index("n15075141/ILSVRC2012_val_00000000.JPEG")], Preprocess((224, 224), 256)
+    )
+    expected = corrupt(crop, "contrast", 4, 0, ids=["n15075141/ILSVRC2012_val_00000000.JPEG"])
+    assert torch.equal(images.load([position], Preprocess((224, 224), 256)), expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_grey_levels_of_sixteen_bits_are_scaled(tmp_path, suffix):
+    levels = np.array([[0, 127, 129, 256, 257, 32896, 65406, 65535]] * 8, dtype=np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "pgm":
+        path.write_bytes(b"P5 8 8 65535\n" + levels.astype(">u2").tobytes())
+    else:
+        Image.fromarray(levels).save(path)
+    found = np.array(decode(Paths(tmp_path, [path.name]), 0))
+    assert found[0, :, 0].tolist() == [0, 0, 1, 1, 1, 128, 254, 255]
+    assert (found == found[:, :, :1]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_grey_levels_without_a_white_are_unreadable(tmp_path, kind):
+    Image.fromarray(np.full((40, 40), 200, kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match=r"a\.tif cannot be decoded .*have no known white"):
+        decode(Paths(tmp_path, ["a.tif"]), 0)
+    with pytest.raises(BadInputError, match="have no known white"):
+        corrupt_folder(tmp_path, tmp_path.parent / "out", ["contrast"], [1])
+
+
 def spoil(pictures):
     cut, wrong = pictures / "cat" / "0.png", pictures / "emu" / "5.png"
     cut.write_bytes(cut.read_bytes()[:-400])
@@ -158,8 +204,7 @@ def test_a_bad_image_stops_the_run_and_is_named(pictures, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_images_are_left_out_and_recorded(pictures, workers, tmp_path, monkeypatch):
-    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+def test_bad_images_are_left_out_and_recorded(pictures, workers, monkeypatch):
     everything = stream_batches(open_folder(pictures, workers=0))
     bad = spoil(pictures)
     images = open_folder(pictures, workers=workers, bad_image="skip")
@@ -174,8 +219,7 @@ def test_bad_images_are_left_out_and_recorded(pictures, workers, tmp_path, monke
     assert set(again.bad_images) == bad
 
 
-def test_nothing_but_bad_images_is_an_error(pictures, tmp_path, monkeypatch):
-    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+def test_nothing_but_bad_images_is_an_error(pictures):
     for path in pictures.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(BadInputError, match="none of the 12 images"):

@@ -58,3 +58,10 @@ def test_the_description_tells_preprocessing_apart():
         Preprocess((32, 48)),
     ]
     assert len({preprocess.describe() for preprocess in made}) == 4
+
+
+@pytest.mark.parametrize("size", [(50, 40), (20, 60), (32, 32), (10, 12)])
+def test_a_crop_alone_equals_torchvisions(size):
+    only = Preprocess((32, 32), 0)
+    assert torch.equal(only(picture(*size)), to_uint8(transforms.CenterCrop(32)(picture(*size))))
+    assert only.describe() == "centre crop 32x32"

@@ -84,7 +84,7 @@ def test_one_pixel_changes_the_hash(data):
 def test_labels_of_another_dataset_are_refused(data):
     shift, _, _ = plant_arrays("cifar10-c", data)
     np.save(data / "CIFAR-10-C" / "labels.npy", np.tile([99, 0, 1, 2], 5).astype(np.uint8))
-    with pytest.raises(BadInputError, match=r"must be 0 to 9, got up to 99"):
+    with pytest.raises(BadInputError, match=r"must be 0 to 9, got 0 to 99"):
         open_shift("cifar10-c", shift)
 
 
@@ -133,3 +133,9 @@ def test_source_images_come_from_the_training_batches(data):
     source = CATALOGUE["cifar10-c"].source_split()
     assert source.labels.tolist() == [1, 8, 2, 7, 3, 6, 4, 5, 5, 4]
     assert (source.load([9], AS_IS)[0].permute(1, 2, 0).numpy() == images[9]).all()
+
+
+@pytest.mark.parametrize(("name", "public"), [("cifar10-c", "cifar10"), ("cifar100-c", "cifar100")])
+def test_missing_training_images_name_a_dataset_that_can_be_prepared(data, name, public):
+    with pytest.raises(BadInputError, match=rf"`tta-bench data prepare {public}`"):
+        CATALOGUE[name].source_split()

@@ -162,6 +162,15 @@ def test_hub_datasets_give_their_pictures(monkeypatch):
     check_pixels(images)
 
 
+@pytest.mark.parametrize("label", [-1, None, 3, 1.0, True, "1"])
+def test_a_hub_label_that_is_no_class_is_refused(monkeypatch, label):
+    fake_package(monkeypatch, {"picture": ImageFeature(), "kind": ClassLabel()})
+    monkeypatch.setattr(FakeRows, "labels", (0, label, 1))
+    dataset, _ = hf("org/name:validation")
+    with pytest.raises(BadInputError, match=r"'validation/1' must have a whole number from 0 to 2 .*, got"):
+        dataset.open(Opening(dataset.shifts()[0]))
+
+
 def test_hub_errors_are_sentences(monkeypatch):
     fake_package(monkeypatch, {"picture": ImageFeature(), "text": object()})
     with pytest.raises(BadInputError, match="one ClassLabel column, got none among picture, text"):

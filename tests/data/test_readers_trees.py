@@ -124,6 +124,13 @@ def test_the_folder_may_be_spelled_otherwise_or_be_the_root_itself(name, data, m
     assert len(open_shift(name, tree.shift)) == len(tree.pictures)
 
 
+def test_a_root_that_is_named_by_a_dot_is_the_dataset(data, monkeypatch):
+    tree = plant("imagenet-a", data)
+    monkeypatch.chdir(data / tree.folder)
+    monkeypatch.setenv("TTA_BENCH_DATA", ".")
+    assert len(open_shift("imagenet-a", tree.shift)) == len(tree.pictures)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_second_data_root_is_looked_into(name, tmp_path, data, monkeypatch):
     tree = plant(name, tmp_path / "second")
@@ -253,11 +260,12 @@ def test_training_images_are_no_validation_set(data):
 def test_archive_folder_above_the_corruption_is_accepted(data):
     tree = plant("imagenet-c", data)
     plain = open_shift("imagenet-c", tree.shift)
+    before = plain.data_hash
     folder = data / tree.folder
     (folder / "weather").mkdir()
     (folder / "fog").rename(folder / "weather" / "fog")
     kept = open_shift("imagenet-c", tree.shift)
-    assert (kept.ids, kept.data_hash) == (plain.ids, plain.data_hash)
+    assert (kept.ids, kept.data_hash) == (plain.ids, before)
 
 
 def test_first_images_are_spread_over_the_classes(data):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tta_bench.data.catalogue import cifar, domains, fine_grained, imagenet, natural
+from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.facts import Dataset, Shift
 
 CATALOGUE = {
@@ -219,7 +220,7 @@ def plant(name: str, root: Path) -> Plant:
     """Write the small copy of a dataset of files below a data root."""
     tree = TREES[name]
     for path, label in tree.pictures.items():
-        paint(root / tree.folder / path, label)
+        paint(root / tree.folder / path, label, (48, 48) if files_of(CATALOGUE[name]).cropped else (48, 40))
     for path, content in tree.files.items():
         (root / tree.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (root / tree.folder / path).write_text(content, encoding="utf-8")

@@ -224,6 +224,18 @@ def test_weights_are_read_from_a_file_in_the_place_of_a_tag(tmp_path, suffix):
         load_open_clip(request(f"tiny-rn:{path}", pretrained=True))
 
 
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>please log in</html>", b"\x80\x02garbage", b"PK\x03\x04 cut"]
+)
+def test_a_file_that_holds_no_weights_is_named(tmp_path, suffix, content):
+    path = tmp_path / f"mine.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(BadInputError, match=rf"mine\.{suffix}") as caught:
+        load_open_clip(request(f"tiny-vit:{path}", pretrained=True))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_tags_weights_are_read_from_the_hub_cache_with_the_tags_own_preprocessing(cache, monkeypatch):
     tag = {"hf_hub": "org/tiny/", "mean": (0.5,) * 3, "std": (0.4,) * 3, "resize_mode": "squash"}
     tag |= {"interpolation": "bilinear"}

@@ -5,12 +5,21 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from tta_bench.data.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models import robustbench_models
 from tta_bench.models.loading import ModelRequest
-from tta_bench.models.robustbench_models import catalogue, import_zoo, load_robustbench, resolve, unwrap
+from tta_bench.models.robustbench_models import (
+    catalogue,
+    declared_preprocess,
+    import_zoo,
+    load_robustbench,
+    resolve,
+    unwrap,
+)
 from tta_bench.norms import batch
 
 needs_extra = pytest.mark.skipif(find_spec("robustbench") is None, reason="needs the extra 'robustbench'")
@@ -158,6 +167,41 @@ def test_random_weights_come_from_the_seed_alone():
     first, again, other = (load_robustbench(request(SMALL, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
+
+
+@needs_extra
+@pytest.mark.parametrize("size", [(320, 300), (260, 400)])
+@pytest.mark.parametrize("declared", sorted(robustbench_models.PREPROCESSINGS))
+def test_images_are_prepared_as_the_zoo_prepares_them(declared, size):
+    import_zoo("x")
+    from robustbench.data import PREPROCESSINGS
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = PREPROCESSINGS[declared](Image.fromarray(pixels))
+    found = declared_preprocess(declared, "imagenet", nn.Identity(), "x")(Image.fromarray(pixels))
+    assert torch.equal(found, (expected * 255).round().to(torch.uint8))
+
+
+@needs_extra
+def test_every_preparation_of_the_zoo_is_known():
+    named = {entry.get("preprocessing") for entry in catalogue(import_zoo("x")).values()}
+    assert named <= {None, *robustbench_models.PREPROCESSINGS}
+
+
+def test_what_no_entry_says_follows_from_the_dataset_or_from_timm():
+    plain, timms = nn.Identity(), nn.Identity()
+    timms.default_cfg = {"input_size": (3, 224, 224), "crop_pct": 1.0, "interpolation": "bicubic"}
+    assert declared_preprocess(None, "cifar100", plain, "x") == Preprocess((32, 32), 32)
+    assert declared_preprocess(None, "imagenet", timms, "x") == Preprocess((224, 224), 224, "bicubic")
+    for declared, dataset in ((None, "imagenet"), ("Crop999", "cifar10"), ("Crop999", "imagenet")):
+        with pytest.raises(IncompatibleError, match=r"the images of 'x' by .*Crop288, got (None|'Crop999')"):
+            declared_preprocess(declared, dataset, plain, "x")
+
+
+@needs_extra
+def test_a_model_carries_its_own_preparation():
+    source = load_robustbench(request("imagenet/Linf/Salman2020Do_R18", tuple(map(str, range(1000)))))
+    assert source.preprocess == Preprocess((224, 224), 256)
 
 
 def test_a_missing_extra_is_named_with_the_command(monkeypatch):

@@ -2,12 +2,14 @@
 import pytest
 import torch
 from torch import nn
+from tta_bench.adapters._prompts import scores
 
 from tta_bench.data.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.classifier import Classifier, check_head
 from tta_bench.models.source import SourceModel, similarity
 from tta_bench.norms import Stats, batch, track
+from tta_bench.testing import tiny_clip, tiny_images, tiny_source
 
 
 def network(seed=0):
@@ -196,3 +198,16 @@ def test_rounded_products_leave_tensors_gradients_and_outputs_in_the_models_type
     assert torch.equal(module(x), logits)
     assert not torch.equal(exact.module()(x), logits)
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("make", [tiny_clip, tiny_source], ids=["clip", "classifier"])
+def test_rounded_products_score_the_same_features_alike_whoever_asks(make):
+    source = make()
+    source.round_products(torch.bfloat16)
+    x = tiny_images(source, 8, 0)
+    logits, features = source.logits(x), source.encode(x)
+    assert torch.equal(source.head(features), logits)
+    if source.text is not None:
+        torch.testing.assert_close(torch.func.vmap(source.head)(features[:, None])[:, 0], logits)
+        assert torch.equal(scores(source, features, source.text.prototypes()), logits)
+        assert not torch.equal(logits, logits.bfloat16().float())

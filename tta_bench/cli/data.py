@@ -216,8 +216,8 @@ def corrupt(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     _say(console, f"{report.images} pictures, {report.files} files in {dst}, {report.written} of them new")
-    for path in report.left_out:
-        _say(console, f"left out, cannot be decoded: {path}", "red")
+    for one in report.left_out:
+        _say(console, f"left out: {one.reason}", "red")
 
 
 def _known(name: str) -> tuple[Dataset, Files]:

@@ -16,8 +16,8 @@ from tta_bench.errors import BadInputError
 LINK_BITS = 16
 
 
-def unpack(path: Path, kind: Unpack, target: Path) -> None:
-    """Unpack an archive into a folder, all of it or nothing that is dangerous.
+def unpack(path: Path, kind: Unpack, target: Path) -> dict[str, int]:
+    """Unpack an archive into a folder, all of it or nothing that is dangerous; return its files with their sizes.
 
     Every member is checked before the first is written. Files that are there with the right size are kept, so
     that an interrupted unpacking goes on quickly.
@@ -33,15 +33,12 @@ def unpack(path: Path, kind: Unpack, target: Path) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     try:
-        if kind == "zip":
-            _unpack_zip(path, target)
-        else:
-            _unpack_tar(path, target)
+        return _unpack_zip(path, target) if kind == "zip" else _unpack_tar(path, target)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise BadInputError(f"{path} cannot be unpacked ({error}); remove it and fetch it again") from error
 
 
-def _unpack_tar(path: Path, target: Path) -> None:
+def _unpack_tar(path: Path, target: Path) -> dict[str, int]:
     with tarfile.open(path, "r:*") as archive:
         members = archive.getmembers()
         for member in members:
@@ -51,9 +48,10 @@ def _unpack_tar(path: Path, target: Path) -> None:
         for member in members:
             content = archive.extractfile(member) if member.isfile() else None
             _write(_destination(path, member.name, target), content, member.size)
+        return {member.name: member.size for member in members if member.isfile()}
 
 
-def _unpack_zip(path: Path, target: Path) -> None:
+def _unpack_zip(path: Path, target: Path) -> dict[str, int]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         for info in members:
@@ -67,6 +65,7 @@ def _unpack_zip(path: Path, target: Path) -> None:
             else:
                 with archive.open(info) as content:
                     _write(destination, content, info.file_size)
+        return {info.filename: info.file_size for info in members if not info.is_dir()}
 
 
 def _destination(path: Path, name: str, target: Path) -> Path:

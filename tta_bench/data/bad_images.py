@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
+from tta_bench.data.contents import keep, read_kept
 from tta_bench.data.loading import made_ahead
 from tta_bench.data.locate import cache_folder
 from tta_bench.data.pictures import Pictures, UnreadableImageError, decode
@@ -17,40 +17,43 @@ CHUNK = 64
 
 
 class _Try:
-    """Decodes pictures and returns the positions of those that fail."""
+    """Decodes pictures and returns the positions of those that fail, each with whether it may be whole."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
 
-    def __call__(self, positions: Sequence[int]) -> list[int]:
-        return [position for position in positions if not self._readable(position)]
+    def __call__(self, positions: Sequence[int]) -> list[tuple[int, bool]]:
+        failures = []
+        for position in positions:
+            try:
+                decode(self.pictures, position)
+            except UnreadableImageError as error:
+                failures.append((position, error.passing))
+        return failures
 
-    def _readable(self, position: int) -> bool:
-        try:
-            decode(self.pictures, position)
-        except UnreadableImageError:
-            return False
-        return True
 
+def unreadable(pictures: Pictures, positions: np.ndarray, workers: int) -> list[int]:
+    """Return the positions whose pictures cannot be decoded.
 
-def unreadable(pictures: Pictures, positions: np.ndarray, content: str, workers: int) -> list[int]:
-    """Return the positions whose pictures cannot be decoded; the answer is kept, so that it is found once.
+    The answer is kept until a file changes, so that it is found once; not if the system refused to read one.
 
     Args:
         pictures: Where they are.
         positions: Those that a run uses.
-        content: Hash that changes with the files.
         workers: How many processes decode.
+
+    Raises:
+        BadInputError: If the cache folder cannot be written.
     """
     asked = np.sort(positions).tolist()
-    path = cache_folder() / "bad-images" / f"{digest([content, asked], 24)}.json"
-    if path.is_file():
-        kept: list[int] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+    versions = [pictures.version(position) for position in asked]
+    path = cache_folder() / "bad-images" / f"{digest(versions, 24)}.json"
+    kept: list[int] | None = read_kept(path)
+    if kept is not None:
+        return [asked[index] for index in kept]
     chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
-    found = [position for bad in made_ahead(_Try(pictures), chunks, workers) for position in bad]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found), encoding="utf-8")
-    temporary.replace(path)
-    return found
+    found = [one for failures in made_ahead(_Try(pictures), chunks, workers) for one in failures]
+    bad = [position for position, _ in found]
+    if not any(passing for _, passing in found):
+        keep(path, np.searchsorted(asked, bad).tolist())
+    return bad

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ def fetch(
     """Return the path of a fetched file whose checksum is right, fetching what is missing of it.
 
     A file under way is kept as ``<name>.part``; the next attempt, or the next run, goes on where it stopped. A file
-    with a wrong checksum is removed.
+    with a wrong checksum is removed. Two processes that want files in one folder fetch them one after the other.
 
     Args:
         download: Where it is and what its sum must be.
@@ -41,22 +44,41 @@ def fetch(
         BadInputError: If it cannot be fetched, is a page instead of a file, or its checksum is wrong.
     """
     path = folder / download.file
-    part = path.with_name(path.name + ".part")
     folder.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        verify(path, download)
-        return path
+    with _alone(folder):
+        if path.is_file():
+            verify(path, download)
+        else:
+            _fetch(download, path, progress or _silent, pause_s)
+    return path
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process fetches into a folder; the system ends the lock of one that was killed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch(download: Download, path: Path, progress: Progress, pause_s: float) -> None:
+    """Fetch a file in several attempts and check its sum."""
+    part = path.with_name(path.name + ".part")
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
-            if _fetch_rest(download, part, progress or _silent):
+            if _fetch_rest(download, part, progress):
                 break
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500:
                 raise BadInputError(
-                    f"{download.url} answers {error.code} {error.reason}; fetch {download.file} by hand into {folder}"
+                    f"{download.url} answers {error.code} {error.reason}; fetch {download.file} by hand "
+                    f"into {path.parent}"
                 ) from error
             reason: Exception = error
         except (OSError, http.client.HTTPException) as error:
@@ -70,7 +92,6 @@ def fetch(
         )
     verify(part, download)
     part.replace(path)
-    return path
 
 
 def _silent(done: int, total: int) -> None:
@@ -94,6 +115,9 @@ def _fetch_rest(download: Download, part: Path, progress: Progress) -> bool:
         _refuse_page(download, answer)
         if answer.status != PARTIAL:
             done = 0  # the server sends it from the start
+        elif not (answer.headers.get("Content-Range") or "").startswith(f"bytes {done}-"):
+            part.unlink()
+            raise http.client.HTTPException(f"it did not go on at byte {done}, so all is asked for again")
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length else 0
         with part.open("ab" if done else "wb") as file:

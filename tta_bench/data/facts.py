@@ -137,6 +137,6 @@ def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]
             f"dataset {name!r} must be a tta_bench.data.facts.Dataset, got {type(found).__name__}"
         )
     corruption, _, severity = rest.partition(":")
-    if severity and not (severity.isdigit() and int(severity) in range(1, 6)):
+    if severity and not (severity.isdecimal() and int(severity) in range(1, 6)):
         raise BadInputError(f"the severity in {token!r} must be 1 to 5, got {severity!r}")
     return found, (corruption,) if corruption else (), (int(severity),) if severity else ()

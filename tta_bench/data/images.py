@@ -23,12 +23,14 @@ class ImageSource(Protocol):
     Attributes:
         ids: One id per image, the same under every shift of the dataset.
         labels: (n,) int64, indexing the dataset's class names.
-        data_hash: Changes whenever any pixel or label may have changed.
     """
 
     ids: Sequence[str]
     labels: np.ndarray
-    data_hash: str
+
+    @property
+    def data_hash(self) -> str:
+        """Changes whenever any pixel or label may have changed."""
 
     def __len__(self) -> int:
         """Return how many images there are."""

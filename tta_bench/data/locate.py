@@ -59,7 +59,7 @@ def _matches(root: Path, folders: Sequence[str]) -> Iterator[Path]:
             yield root / folder
         elif "/" not in folder:
             yield from (entry for entry in entries if plain(entry.name) == plain(folder))
-        if plain(root.name) == plain(folder):
+        if plain(Path(os.path.abspath(root)).name) == plain(folder):
             yield root
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.data.catalogue.files import Files
 from tta_bench.data.facts import Opening, Shift
 from tta_bench.data.locate import DATA_VARIABLE, candidates, roots, tried
+from tta_bench.data.manifest import MANIFEST, read_manifest
 from tta_bench.data.readers.reading import (
+    AS_DISTRIBUTED,
     Generated,
     Reading,
     checked_options,
@@ -35,7 +37,7 @@ def open_files(files: Files, opening: Opening) -> ImageSource:
         return files.clean.layout.open(clean, shift, _generating(files, opening, options))
     if root is None:
         raise missing(files, shift)
-    return files.layout.open(root, shift, _reading(files, options))
+    return files.layout.open(root, shift, _reading(files, options, origin=_origin(root)))
 
 
 def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
@@ -47,6 +49,18 @@ def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
         subsets=files.subsets,
         **more,
     )
+
+
+def _origin(root: Path) -> str:
+    """Return how the pictures of a folder were made, as their manifest says it if there is one."""
+    path = root / MANIFEST
+    if not path.is_file():
+        return AS_DISTRIBUTED
+    manifest = read_manifest(path)
+    settings = ", ".join(
+        f"{name} {value}" for name, value in manifest["settings"].items() if name != "options"
+    )
+    return f"written by tta-bench data corrupt {manifest.get('tta_bench', '')} ({settings})"
 
 
 def _generating(files: Files, opening: Opening, options: dict[str, Any]) -> Reading:
@@ -65,7 +79,7 @@ def find(files: Files, shift: Shift) -> Path | None:
 
 def missing(files: Files, shift: Shift) -> BadInputError:
     """Return the error of a shift whose files are not there, with what was found instead."""
-    helps = f"`tta-bench data prepare {files.name}` fetches them or tells how to get them"
+    helps = f"`tta-bench data prepare {files.public}` fetches them or tells how to get them"
     for path in candidates(files.folders):
         if (mend := misplaced(files, path, shift)) is not None:
             return BadInputError(f"{path} is not laid out as {files.name}: {mend}")

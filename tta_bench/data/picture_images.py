@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tta_bench.data.bad_images import unreadable
 from tta_bench.data.corruptions import Options, corrupt
+from tta_bench.data.corruptions.frost import option_facts
 from tta_bench.data.facts import Shift
 from tta_bench.data.loading import made_ahead
 from tta_bench.data.pictures import Pictures, decode
 from tta_bench.data.preprocess import Preprocess
 from tta_bench.data.readers.reading import FILE_WORKERS, Generated, Reading
 from tta_bench.data.subsets import named_subset
+from tta_bench.errors import BadInputError
 from tta_bench.spec import digest
 
 
@@ -29,7 +33,6 @@ class PictureImages:
         labels: Class of each image.
         shift: Which distribution this is.
         reading: How they are read.
-        fingerprint: Stands for the content of all pictures where their sizes do not.
     """
 
     def __init__(
@@ -39,19 +42,21 @@ class PictureImages:
         labels: Sequence[int],
         shift: Shift,
         reading: Reading,
-        fingerprint: str = "",
     ) -> None:
         self.pictures, self.ids, self.shift, self.reading = pictures, ids, shift, reading
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
         self.origin = reading.origin
         self.bad_images: list[str] = []
-        files = [pictures.stamp(position) for position in range(len(pictures))]
-        self.file_hash = digest([fingerprint, list(ids), self.labels.tolist(), files], 16)
-        self.data_hash = digest([self.file_hash, reading.border, reading.cropped, _facts(reading)], 16)
 
     def __len__(self) -> int:
         """Return how many images there are."""
         return len(self.ids)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Changes whenever any pixel or label may have changed; all files are read for it once."""
+        files = digest([list(self.ids), self.labels.tolist(), self.pictures.contents()], 16)
+        return digest([files, self.reading.border, self.reading.cropped, _facts(self.reading)], 16)
 
     @property
     def workers(self) -> int:
@@ -63,13 +68,14 @@ class PictureImages:
 
         Raises:
             UnreadableImageError: If one cannot be decoded.
+            BadInputError: If one should be a crop already and is not square.
         """
         images = [decode(self.pictures, position, self.reading.border) for position in positions]
         generated = self.reading.generated
         if generated is None:
             if not self.reading.cropped:
                 return torch.stack([preprocess(image) for image in images])
-            return torch.cat([preprocess.batch(_tensor(np.array(image))) for image in images])
+            return torch.cat([preprocess.batch(self._crop(image)) for image in images])
         if generated.first is None:
             return self._corrupted(torch.stack([preprocess(image) for image in images]), generated, positions)
         side, crop = generated.first
@@ -93,9 +99,18 @@ class PictureImages:
         """
         if self.reading.bad_image == "stop":
             return positions
-        bad = unreadable(self.pictures, positions, self.file_hash, self.workers)
+        bad = unreadable(self.pictures, positions, self.workers)
         self.bad_images = sorted({*self.bad_images, *(self.ids[position] for position in bad)})
         return positions[~np.isin(positions, bad)]
+
+    def _crop(self, image: Image.Image) -> Tensor:
+        if image.width != image.height:
+            raise BadInputError(
+                f"the pictures of {self.shift.dataset} must be square crops, got one of {image.width}x{image.height} "
+                f"in {self.shift}; fetch them again, or crop them with --resize and --crop of `tta-bench data corrupt` "
+                "(256 and 224 for ImageNet)"
+            )
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
     def _corrupted(self, images: Tensor, generated: Generated, positions: Sequence[int]) -> Tensor:
         return corrupt(
@@ -118,11 +133,7 @@ class _Load:
         return self.images.load(positions, self.preprocess)
 
 
-def _tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
-
-
 def _facts(reading: Reading) -> list[object] | None:
     """Return what the corruption of the pixels depends on, None where there is none."""
     one = reading.generated
-    return None if one is None else [one.name, one.severity, one.seed, one.first, [*map(list, one.options)]]
+    return None if one is None else [one.name, one.severity, one.seed, one.first, option_facts(one.options)]

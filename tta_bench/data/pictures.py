@@ -10,18 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
+from tta_bench.data.contents import file_sums, state
 from tta_bench.errors import BadInputError
 
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+DECODING_ERRORS = (
+    OSError, RuntimeError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose grey levels of mode I go to 65535
 
 
 class UnreadableImageError(BadInputError):
-    """Report a picture that cannot be decoded."""
+    """Report a picture that cannot be decoded.
 
-    def __init__(self, where: str, reason: str) -> None:
-        self.where, self.reason = where, reason
+    Args:
+        where: What a message calls the picture.
+        reason: Why it cannot be decoded.
+        passing: Whether the system refused to read it, so that it may be whole.
+    """
+
+    def __init__(self, where: str, reason: str, passing: bool = False) -> None:
+        self.where, self.reason, self.passing = where, reason, passing
         super().__init__(
             f"{where} cannot be decoded ({reason}); replace the file, or leave such images out with "
             "--on-bad-image skip"
@@ -29,7 +40,7 @@ class UnreadableImageError(BadInputError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Allow the error to cross from a worker process."""
-        return type(self), (self.where, self.reason)
+        return type(self), (self.where, self.reason, self.passing)
 
 
 class Pictures(Protocol):
@@ -41,8 +52,11 @@ class Pictures(Protocol):
     def where(self, position: int) -> str:
         """Return what a message calls the picture."""
 
-    def stamp(self, position: int) -> int:
-        """Return a number that changes when the picture does, without reading it."""
+    def contents(self) -> list[str]:
+        """Return hashes that change when any picture does, and are the same on every machine."""
+
+    def version(self, position: int) -> list[Any]:
+        """Return what changes on this machine when the picture does, without reading it."""
 
     def read(self, position: int) -> Image.Image:
         """Return the picture, opened but possibly not yet decoded."""
@@ -67,12 +81,14 @@ class Paths:
         """Return the path."""
         return os.path.join(self.base, self.files[position])
 
-    def stamp(self, position: int) -> int:
-        """Return the size of the file in bytes, -1 if it is not there."""
-        try:
-            return os.stat(self.where(position)).st_size
-        except FileNotFoundError:
-            return -1
+    def contents(self) -> list[str]:
+        """Return the hash of every file."""
+        return file_sums([self.where(position) for position in range(len(self))])
+
+    def version(self, position: int) -> list[Any]:
+        """Return the file's absolute path and state."""
+        path = os.path.abspath(self.where(position))
+        return [path, *state(path)]
 
     def read(self, position: int) -> Image.Image:
         """Return the picture."""
@@ -102,9 +118,16 @@ class Members:
         """Return archive and name."""
         return f"{self.members[position].archive}:{self.members[position].name}"
 
-    def stamp(self, position: int) -> int:
-        """Return the size of the picture in bytes."""
-        return self.members[position].size
+    def contents(self) -> list[str]:
+        """Return the hash of every archive, and what each picture is called in it."""
+        archives = dict.fromkeys(member.archive for member in self.members)
+        return [*file_sums(list(archives)), *(member.name for member in self.members)]
+
+    def version(self, position: int) -> list[Any]:
+        """Return the archive's absolute path and state, and where the picture is in it."""
+        member = self.members[position]
+        path = os.path.abspath(member.archive)
+        return [path, *state(path), member.offset]
 
     def read(self, position: int) -> Image.Image:
         """Return the picture."""
@@ -135,9 +158,13 @@ class Rows:
         """Return dataset and row."""
         return f"row {self.order[position]} of {self.name}"
 
-    def stamp(self, position: int) -> int:
-        """Return 0: the dataset's own fingerprint stands for all rows."""
-        return 0
+    def contents(self) -> list[str]:
+        """Return the dataset's own fingerprint, which stands for all rows."""
+        return [str(getattr(self.rows, "_fingerprint", ""))]
+
+    def version(self, position: int) -> list[Any]:
+        """Return dataset, fingerprint and row."""
+        return [self.name, *self.contents(), self.order[position]]
 
     def read(self, position: int) -> Image.Image:
         """Return the picture."""
@@ -149,14 +176,25 @@ def decode(pictures: Pictures, position: int, border: int = 0) -> Image.Image:
     """Return one picture in RGB, fully decoded, without a border of so many pixels.
 
     Raises:
-        UnreadableImageError: If it is missing, truncated or no picture.
+        UnreadableImageError: If it is missing, truncated, no picture, or one whose white is not known.
     """
     try:
         with pictures.read(position) as picture:
-            image = picture.convert("RGB")
+            image = _rgb(picture)
     except DECODING_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UnreadableImageError(pictures.where(position), reason) from error
+        passing = isinstance(error, OSError) and error.errno is not None
+        raise UnreadableImageError(pictures.where(position), reason, passing) from error
     if not border:
         return image
     return image.crop((border, border, image.width - border, image.height - border))
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture with 8 bits per channel; 16 bits of grey are scaled, so that white stays white."""
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in SIXTEEN_BITS):
+        levels = np.asarray(picture).astype(np.int64)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("F", "I"):
+        raise ValueError(f"its levels of mode {picture.mode} have no known white; save it with 8 or 16 bits")
+    return picture.convert("RGB")

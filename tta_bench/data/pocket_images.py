@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.data.corruptions import Options, corrupt
+from tta_bench.data.corruptions.frost import option_facts
 from tta_bench.data.pocket.draws import labels_of
 from tta_bench.data.pocket.painter import render
 from tta_bench.data.pocket.spec import GENERATOR_VERSION, SPLIT_SIZES
@@ -46,9 +47,8 @@ class PocketImages:
         count = SPLIT_SIZES[split]
         self.ids: Sequence[str] = [f"{split}/{index:05d}" for index in range(count)]
         self.labels: np.ndarray = labels_of(split, range(count)).numpy()
-        self.data_hash = digest(
-            [GENERATOR_VERSION, split, corruption, severity, seed if corruption else 0], 16
-        )
+        facts = [GENERATOR_VERSION, split, corruption, severity, seed if corruption else 0]
+        self.data_hash = digest([*facts, option_facts(chosen)] if chosen else facts, 16)
         self._made: dict[int, Tensor] = {}
 
     def __len__(self) -> int:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tta_bench.data.archive import unpack
 from tta_bench.data.catalogue.files import Download, Files
+from tta_bench.data.contents import read_kept, state, write_whole
 from tta_bench.data.download import Progress, fetch
 from tta_bench.errors import BadInputError, UnknownNameError
 
@@ -50,7 +53,7 @@ def get(
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Fetch and unpack files below a data folder; what is there already is not fetched again.
+    """Fetch and unpack files below a data folder; what is there in full already is not fetched again.
 
     Args:
         downloads: What to fetch.
@@ -61,20 +64,38 @@ def get(
     Raises:
         BadInputError: If something cannot be fetched or must not be unpacked.
     """
+    try:
+        (root / ARCHIVES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with "
+            "--root"
+        ) from error
     for download in downloads:
         target = root / download.into
         done = root / ARCHIVES / f"{download.file}.done"
-        if done.is_file() and done.read_text(encoding="utf-8") == download.checksum:
+        lacking = _lacking(read_kept(done), download, target)
+        if lacking == []:
             told(f"{download.file}: unpacked already")
             continue
+        if lacking:
+            told(f"{download.file}: {len(lacking)} of its files are missing, {lacking[0]} among them")
         folder = root / ARCHIVES if download.unpack else target
         told(f"{download.file}: from {download.url}")
         path = fetch(download, folder, progress)
         if download.unpack:
             told(f"{download.file}: checksum right, unpacking into {target}")
-            unpack(path, download.unpack, target)
-            done.write_text(download.checksum, encoding="utf-8")
+            members = unpack(path, download.unpack, target)
+            write_whole(done, json.dumps({"checksum": download.checksum, "members": members}))
             path.unlink()
+
+
+def _lacking(marker: Any, download: Download, target: Path) -> list[str] | None:
+    """Return the files of an unpacked archive that are not there in full, None if it was not unpacked."""
+    if not isinstance(marker, dict) or marker.get("checksum") != download.checksum:
+        return None
+    sizes: dict[str, int] = marker["members"]
+    return [name for name, size in sizes.items() if state(str(target / name))[:1] != [size]]
 
 
 def total_size(downloads: Sequence[Download]) -> str:

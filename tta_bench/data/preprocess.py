@@ -23,7 +23,8 @@ class Preprocess:
     Attributes:
         size: Height and width of the input, pixels.
         resize: Length of the shorter side before the centre crop, pixels; or height and width before it,
-            without keeping the aspect; None resizes to `size` directly, without keeping the aspect.
+            without keeping the aspect; None resizes to `size` directly, without keeping the aspect; 0 only crops,
+            with a black border around an image that is smaller.
         interpolation: Filter of the resize (antialiased, as Pillow does it).
     """
 
@@ -34,7 +35,9 @@ class Preprocess:
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the uint8 input (3, H, W) of one image."""
         image = image.convert("RGB")
-        if (image.height, image.width) != self.size or self.resize not in (None, min(self.size)):
+        if self.resize == 0:
+            image = TF.center_crop(image, list(self.size))
+        elif (image.height, image.width) != self.size or self.resize not in (None, min(self.size)):
             mode = v2.InterpolationMode(self.interpolation)
             target = [self.resize] if isinstance(self.resize, int) else list(self.resize or self.size)
             image = TF.center_crop(
@@ -58,6 +61,8 @@ class Preprocess:
     def describe(self) -> str:
         """Return the facts in one phrase, for the protocol card."""
         height, width = self.size
+        if self.resize == 0:
+            return f"centre crop {height}x{width}"
         first = (
             f"resize {self.resize} {self.interpolation}, centre crop "
             if self.resize

@@ -109,7 +109,8 @@ def choose(images: ImageSource, subset: str, seed: int) -> np.ndarray:
     the seed and its id, so neither a library's shuffle nor the number of images changes it.
 
     Raises:
-        BadInputError: If the subset is larger than the dataset or is not one of its own, or no image is readable.
+        BadInputError: If the subset is larger than the dataset or is not one of its own, or no image is there or
+            readable.
     """
     named = getattr(images, "subset", None)
     listed: np.ndarray | None = named(subset) if named is not None else None
@@ -129,6 +130,10 @@ def _members(images: ImageSource, subset: str, listed: np.ndarray | None) -> np.
     available = len(images)
     if size is not None and size > available:
         raise BadInputError(f"--limit asks for {size} images per shift, but only {available} are there")
+    if not available:
+        raise BadInputError(
+            "the stream must have at least one image, got none; check the dataset's list with `tta-bench data check`"
+        )
     positions = np.arange(available)
     if size is not None:
         ranked = positions if subset.startswith("first") else _ranked(images, positions, ("subset", size))

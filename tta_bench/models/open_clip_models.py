@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
+from safetensors import SafetensorError
 
 from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.models.clip import clip_source
@@ -122,6 +124,12 @@ def _load(request: ModelRequest, architecture: str, path: str | None, facts: dic
                 architecture, pretrained=path, force_preprocess_cfg=preprocess, pretrained_hf=False
             )
         tokenizer = open_clip.get_tokenizer(architecture)
+    except (UnpicklingError, EOFError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInputError(
+            f"expected weights of {request.name!r} as tensors alone, got {path}, which cannot be read ({reason}); "
+            "fetch the file again"
+        ) from error
     except OSError as error:
         raise unreachable(request.name, "the repository of its text model", error) from error
     except ImportError as error:

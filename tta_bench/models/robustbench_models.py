@@ -20,14 +20,20 @@ import torch
 from torch import nn
 
 from tta_bench.data.preprocess import Preprocess
-from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models.classifier import Classifier, check_head, outputs_of
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
+from tta_bench.models.timm_models import preprocess_of
 from tta_bench.models.weights import seeded, unreachable
 
 OUTPUTS = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
+PREPROCESSINGS = {
+    "Res256Crop224": Preprocess((224, 224), 256),
+    "BicubicRes256Crop224": Preprocess((224, 224), 256, "bicubic"),
+    "Res224": Preprocess((224, 224)),
+    "Crop288": Preprocess((288, 288), 0),
+}
 PREFERRED_THREAT = "corruptions"
 INSTALL = "pip install 'tta-bench[robustbench]'"
 
@@ -37,15 +43,17 @@ def load_robustbench(request: ModelRequest) -> SourceModel:
 
     Raises:
         UnknownNameError: If the zoo has no such model.
-        IncompatibleError: If its outputs are not these classes or are not one linear layer's.
+        IncompatibleError: If its outputs are not these classes or are not one linear layer's, or the zoo prepares
+            its images in a way that is not known.
         BadInputError: If the extra is missing, or the weights cannot be fetched.
     """
     zoo = import_zoo(request.name)
     dataset, threat, name = resolve(catalogue(zoo), request)
+    entry = catalogue(zoo)[dataset, threat, name]
     mean, std, model = unwrap(_build(zoo, request, dataset, threat, name))
+    preprocess = declared_preprocess(entry.get("preprocessing"), dataset, model, request.name)
     network = Classifier(model, len(request.class_names), request.class_indices)
-    side = SIDES[dataset]
-    check_head(network, (side, side), request.name)
+    check_head(network, preprocess.size, request.name)
     return SourceModel(
         network,
         name=request.name,
@@ -53,7 +61,7 @@ def load_robustbench(request: ModelRequest) -> SourceModel:
         class_names=request.class_names,
         mean=mean,
         std=std,
-        preprocess=Preprocess((side, side), 256 if side == 224 else side),
+        preprocess=preprocess,
         dtype=request.dtype,
         device=request.device,
         pretrained=request.pretrained,
@@ -124,6 +132,33 @@ def resolve(known: Mapping[tuple[str, str, str], Any], request: ModelRequest) ->
             f"expected one model, got {request.name!r}, which stands for several; write {full}"
         )
     return preferred[0]
+
+
+def declared_preprocess(declared: str | None, dataset: str, model: nn.Module, name: str) -> Preprocess:
+    """Return the resize and crop that the zoo declares for a model.
+
+    CIFAR's images are taken as they are; an ImageNet model without an entry of its own is one of timm's.
+
+    Args:
+        declared: What the zoo's entry says.
+        dataset: That the model is for.
+        model: The network, without the normalisation around it.
+        name: On the command line, for the error.
+
+    Raises:
+        IncompatibleError: If it is none of those that are known.
+    """
+    if declared in PREPROCESSINGS:
+        return PREPROCESSINGS[declared]
+    config = getattr(model, "default_cfg", None)
+    if declared is None and dataset != "imagenet":
+        return Preprocess((32, 32), 32)
+    if declared is None and config:
+        return preprocess_of({"crop_mode": "center", **config}, name)
+    raise IncompatibleError(
+        f"the zoo must prepare the images of {name!r} by {', '.join(PREPROCESSINGS)}, got {declared!r}; choose another "
+        "model"
+    )
 
 
 def unwrap(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...], nn.Module]:

@@ -289,6 +289,10 @@ def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
 
 
 def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D)."""
-    logits = scale * F.normalize(features, dim=-1) @ prototypes.T
+    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D).
+
+    They are computed in the prototypes' type under autocast too: large cosines rounded to bfloat16 tie.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        logits = scale * F.normalize(features.to(prototypes.dtype), dim=-1) @ prototypes.T
     return logits if bias is None else logits + bias

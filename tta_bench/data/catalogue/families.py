@@ -12,6 +12,7 @@ from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
 from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.facts import Dataset, Opening
+from tta_bench.data.readers.base import read_text
 from tta_bench.data.readers.reading import (
     AS_DISTRIBUTED,
     Generated,
@@ -21,6 +22,7 @@ from tta_bench.data.readers.reading import (
     generated_origin,
 )
 from tta_bench.data.readers.tree import ClassTree
+from tta_bench.data.readers.walk import Entry, entries, utf8
 from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def folder(rest: str) -> tuple[Dataset, str]:
             f"folder:PATH expects a folder with one folder of images per class, got {path!r}, which is not there; "
             "check the path"
         )
-    classes = tuple(sorted(entry.name for entry in Path(path).expanduser().iterdir() if _is_class(entry)))
+    found = (entry.name for entry in entries(Path(path).expanduser()) if _is_class(entry))
+    classes = tuple(utf8(name, path) for name in found)
     if len(classes) < 2:
         raise BadInputError(
             f"{path} must hold one folder of images per class, two at least, got {', '.join(classes) or 'none'}; "
@@ -77,7 +80,7 @@ def hf(rest: str) -> tuple[Dataset, str]:
 
 
 def wds(rest: str) -> tuple[Dataset, str]:
-    """Read WebDataset shards, tar files with pictures and .cls labels: wds:FOLDER beside a classnames.txt.
+    """Read WebDataset shards, tar files with pictures and .cls labels: wds:FOLDER with a classnames.txt.
 
     Args:
         rest: The folder (or one tar file), and what the shift is.
@@ -90,20 +93,15 @@ def wds(rest: str) -> tuple[Dataset, str]:
     path, shift = _split(rest)
     place = Path(path).expanduser()
     shards = shards_in(place)
-    names = next(
-        (
-            f
-            for f in (place.parent / NAMES_FILE, place / NAMES_FILE, place.parent.parent / NAMES_FILE)
-            if f.is_file()
-        ),
-        None,
-    )
+    beside = place if place.is_dir() else place.parent
+    near = (folder / NAMES_FILE for folder in (beside, *beside.absolute().parents[:2]))
+    names = next((file for file in near if file.is_file()), None)
     if names is None:
         raise BadInputError(
             f"{path} has no {NAMES_FILE}, so its labels have no names; write one beside the shards, one class per "
             "line in label order"
         )
-    listed = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+    listed = tuple(line.strip() for line in read_text(names).splitlines() if line.strip())
     return _family(f"wds:{path}", shift, listed, _OpenWith(open_shards, (shards, len(listed)))), shift
 
 
@@ -131,8 +129,8 @@ def _family(name: str, shift: str, classes: Sequence[str], opens: Any) -> Datase
     )
 
 
-def _is_class(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith((".", "__"))
+def _is_class(entry: Entry) -> bool:
+    return entry.folder and not entry.name.startswith((".", "__"))
 
 
 def reading_of(opening: Opening) -> Reading:

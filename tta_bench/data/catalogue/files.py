@@ -71,6 +71,11 @@ class Files:
     clean: Files | None = None
     first: tuple[int, int] | None = None
 
+    @property
+    def public(self) -> str:
+        """Name of the dataset on the command line; training images come with the others."""
+        return self.name.removesuffix("-train")
+
     def count(self, shift: Shift) -> int:
         """Return how many images a shift should have, 0 if that is not known."""
         return self.counts.get(shift.corruption, self.counts.get("", 0))

@@ -17,7 +17,7 @@ from torch import Tensor
 from tta_bench.data.corruptions.base import Options
 from tta_bench.data.corruptions.constants import MIN_SIZE, Scale
 from tta_bench.data.corruptions.engine import corrupt
-from tta_bench.data.pictures import DECODING_ERRORS
+from tta_bench.data.pictures import Paths, UnreadableImageError, decode
 from tta_bench.data.preprocess import Preprocess
 
 FileFormat = Literal["png", "jpeg"]
@@ -84,8 +84,8 @@ class Copying:
         if missing:
             try:
                 image = self._load(file)
-            except DECODING_ERRORS as error:
-                return Done(file, {}, 0, f"{self.src / file} cannot be decoded ({error})")
+            except UnreadableImageError as error:
+                return Done(file, {}, 0, f"{error.where} cannot be decoded ({error.reason})")
             if min(image.shape[1:]) < MIN_SIZE:
                 size = f"{image.shape[1]}x{image.shape[2]}"
                 return Done(file, {}, 0, f"{self.src / file} is {size}, smaller than {MIN_SIZE} pixels")
@@ -95,8 +95,7 @@ class Copying:
         return Done(file, sums, len(missing))
 
     def _load(self, file: str) -> Tensor:
-        with Image.open(self.src / file) as opened:
-            image = opened.convert("RGB")
+        image = decode(Paths(self.src, [file]), 0)
         if self.crop is not None:
             return Preprocess((self.crop, self.crop), self.resize)(image)
         if self.resize is not None:

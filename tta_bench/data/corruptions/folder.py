@@ -14,17 +14,25 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 
 from tta_bench import __version__
+from tta_bench.data.contents import write_whole
 from tta_bench.data.corruptions.base import Options
 from tta_bench.data.corruptions.constants import CORRUPTIONS, GROUPS, SEVERITIES, Scale
 from tta_bench.data.corruptions.copying import Copying, Done, FileFormat
 from tta_bench.data.corruptions.registry import REGISTRY
+from tta_bench.data.manifest import MANIFEST, read_manifest
+from tta_bench.data.readers.walk import EXTENSIONS, images_below
 from tta_bench.errors import BadInputError, UnknownNameError
 
-MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
-SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 Progress = Callable[[int, int], None]
+
+
+class LeftOut(NamedTuple):
+    """A picture that could not be used: its path relative to the source folder, and why."""
+
+    file: str
+    reason: str
 
 
 class FolderReport(NamedTuple):
@@ -34,13 +42,13 @@ class FolderReport(NamedTuple):
         images: Pictures in the source folder that were corrupted.
         files: Corrupted files in the target folder, those of earlier runs included.
         written: Files that this run wrote; the others were there.
-        left_out: Relative paths of pictures that cannot be decoded.
+        left_out: Pictures that could not be used.
     """
 
     images: int
     files: int
     written: int
-    left_out: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def expand_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -122,14 +130,12 @@ def _find(src: Path, dst: Path) -> list[str]:
         raise BadInputError(
             f"the target {str(dst)!r} lies inside the source {str(src)!r}; choose another folder"
         )
-    files = sorted(
-        path.relative_to(src).as_posix() for path in src.rglob("*") if path.suffix.lower() in SUFFIXES
-    )
+    files = images_below(src, nested=True)
     if not files:
         raise BadInputError(
-            f"no pictures found below {str(src)!r}; expected files like {', '.join(SUFFIXES)}"
+            f"no pictures found below {str(src)!r}; expected files like {', '.join(sorted(EXTENSIONS))}"
         )
-    return files
+    return sorted(files)
 
 
 def _refuse_clashes(files: list[str], copying: Copying) -> None:
@@ -146,17 +152,22 @@ def _open_manifest(dst: Path, copying: Copying) -> dict[str, Any]:
     settings = json.loads(json.dumps(copying.settings(), default=str))
     manifest: dict[str, Any] = {"schema_version": 1, "status": "running", "settings": settings}
     if path.exists():
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        different = [key for key, value in settings.items() if manifest.get("settings", {}).get(key) != value]
+        manifest = read_manifest(path)
+        different = [key for key, value in settings.items() if manifest["settings"].get(key) != value]
         if different:
             raise BadInputError(
                 f"{str(dst)!r} was made with another {' and '.join(different)}; choose another target folder"
             )
-    elif dst.exists() and any(dst.iterdir()):
+    elif dst.is_dir() and any(dst.iterdir()):
         raise BadInputError(f"the target {str(dst)!r} has files but no {MANIFEST}; choose an empty folder")
     manifest |= {"status": "running", "tta_bench": __version__}
-    dst.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    try:
+        dst.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(manifest, indent=2) + "\n")
+    except OSError as error:
+        raise BadInputError(
+            f"the target {str(dst)!r} must be a folder that can be written, but {error}; choose another"
+        ) from error
     return manifest
 
 
@@ -191,18 +202,18 @@ def _finish(dst: Path, manifest: dict[str, Any], copying: Copying, done: list[Do
     for one in done:
         sums.update(one.sums)
     text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
-    (dst / SUMS).write_text(text, encoding="utf-8")
-    left_out = tuple(one.file for one in done if one.bad)
+    write_whole(dst / SUMS, text)
+    left_out = tuple(LeftOut(one.file, one.bad) for one in done if one.bad)
     manifest |= {
         "status": "complete",
         "corruptions": sorted({*manifest.get("corruptions", ()), *copying.names}),
         "severities": sorted({*manifest.get("severities", ()), *copying.severities}),
         "images": len(done) - len(left_out),
-        "left_out": left_out,
+        "left_out": [one.file for one in left_out],
         "files": len(sums),
         "sums_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-    (dst / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_whole(dst / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     written = sum(one.written for one in done)
     return FolderReport(len(done) - len(left_out), len(sums), written, left_out)
 

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tta_bench.data.contents import folder_sums
 from tta_bench.data.corruptions.base import Arrays, Draws, Setting, to_bytes
 from tta_bench.data.corruptions.constants import Scale
 from tta_bench.data.corruptions.frost_texture import STYLES, Texture, generated_textures
 from tta_bench.data.corruptions.rng import Stream
+from tta_bench.data.pictures import Paths, UnreadableImageError, decode
 from tta_bench.errors import BadInputError
 
 _ENLARGEMENT: Final = 1.1
@@ -26,14 +28,33 @@ _REDUCTION: Final[dict[Scale, float]] = {"cifar": 0.2, "tiny": 0.3}
 _SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
 
-@cache
-def _photographs(folder: Path) -> tuple[Texture, ...]:
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+def _files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     if not files:
         raise BadInputError(
             f"frost_dir must be a folder of PNG or JPEG pictures, found none in {str(folder)!r}; check it"
         )
-    return tuple(np.asarray(Image.open(path).convert("RGB")) for path in files)
+    return files
+
+
+@cache
+def _photographs(folder: Path) -> tuple[Texture, ...]:
+    pictures = Paths(folder, [file.name for file in _files(folder)])
+    try:
+        return tuple(np.asarray(decode(pictures, position)) for position in range(len(pictures)))
+    except UnreadableImageError as error:
+        raise BadInputError(
+            f"the frost picture {error.where} cannot be decoded ({error.reason}); replace it or remove it"
+        ) from error
+
+
+def option_facts(chosen: Iterable[tuple[str, Any]]) -> list[list[Any]]:
+    """Return options of the corruptions for a hash: in place of the frost folder, what its pictures are.
+
+    Raises:
+        BadInputError: If the frost folder holds no picture.
+    """
+    return [[name, folder_sums(_files(value)) if name == "frost_dir" else value] for name, value in chosen]
 
 
 def _enlarged_size(size: tuple[int, int], setting: Setting) -> tuple[int, int]:

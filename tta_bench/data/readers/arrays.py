@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,8 @@ class ArrayLayout(Layout):
             self.classes
         ):
             raise BadInputError(
-                f"the labels of {root / self.expects(shift)} must be 0 to {len(self.classes) - 1}, got up to "
-                f"{int(found.labels.max())}; this is another dataset's label file"
+                f"the labels of {root / self.expects(shift)} must be 0 to {len(self.classes) - 1}, got "
+                f"{int(found.labels.min())} to {int(found.labels.max())}; this is another dataset's label file"
             )
         return found
 
@@ -99,7 +100,7 @@ class SeverityBlocks(ArrayLayout):
     def read(self, root: Path, shift: Shift) -> Arrays:
         """Return the block of the severity; only its pages are read from disk."""
         path = root / self.expects(shift)
-        images, labels = _load(path), _load(root / "labels.npy")
+        images, labels = _load(path), _labels(root / "labels.npy")
         if len(images) % 5:
             raise BadInputError(
                 f"{path} must have five blocks of images, got {len(images)} rows; fetch it again"
@@ -131,7 +132,7 @@ class ArrayPair(ArrayLayout):
         base = self._base(root, shift)
         assert base is not None
         name = self.expects(shift)
-        images, labels = _load(base / name), _load(base / name.replace("_data", "_labels"))
+        images, labels = _load(base / name), _labels(base / name.replace("_data", "_labels"))
         return Arrays(images, labels, _digest(images, labels))
 
     def _base(self, root: Path, shift: Shift) -> Path | None:
@@ -173,10 +174,17 @@ class CifarPickles(ArrayLayout):
                 raise BadInputError(
                     f"{root / name} must hold 'data' and {self.key!r}; fetch the archive again"
                 )
-        planes = np.concatenate([np.asarray(batch["data"]) for batch in batches]).reshape(-1, 3, 32, 32)
-        labels = np.concatenate([np.asarray(batch[self.key]) for batch in batches])
+        try:
+            planes = np.concatenate([np.asarray(batch["data"]) for batch in batches])
+            images = planes.reshape(len(planes), 3, 32, 32).transpose(0, 2, 3, 1)
+            labels = np.concatenate([np.asarray(batch[self.key]) for batch in batches])
+        except ValueError as error:
+            raise BadInputError(
+                f"{root / self.files[0]} must hold 'data' (n, 3072) and {self.key!r} (n,), but {error}; fetch the "
+                "archive again"
+            ) from error
         digest = "".join(file_hash(root / name) for name in self.files)
-        return Arrays(planes.transpose(0, 2, 3, 1), labels, digest)
+        return Arrays(images, _whole(labels, root / self.files[0]), digest)
 
 
 def _load(path: Path) -> np.ndarray:
@@ -184,9 +192,28 @@ def _load(path: Path) -> np.ndarray:
 
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise BadInputError(f"{path} must be a NumPy file, but {error}; fetch it again") from error
+    if not isinstance(found, np.ndarray) or not found.ndim:
+        raise BadInputError(f"{path} must be a NumPy array of several rows, got one value; fetch it again")
     return found
+
+
+def _labels(path: Path) -> np.ndarray:
+    return _whole(_load(path), path)
+
+
+def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Return labels that are whole numbers (n,).
+
+    Raises:
+        BadInputError: If they are not.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise BadInputError(
+            f"the labels in {path} must be whole numbers (n,), got {labels.dtype} {labels.shape}; fetch it again"
+        )
+    return labels
 
 
 def _digest(images: np.ndarray, labels: np.ndarray) -> str:
@@ -225,7 +252,15 @@ def _unpickle(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         try:
             content = _OnlyArrays(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError) as error:
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ) as error:
             raise BadInputError(
                 f"{path} must be a pickled CIFAR batch, but {error}; fetch it again"
             ) from error

@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-import os
+import csv
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from numbers import Integral
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from tta_bench.data.facts import Shift
 from tta_bench.data.locate import plain
+from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
     from tta_bench.data.images import ImageSource
     from tta_bench.data.readers.reading import Reading
-
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 
 
 class Index(NamedTuple):
@@ -78,6 +79,8 @@ class Layout(ABC):
 class FileLayout(Layout):
     """A layout of one file per image."""
 
+    classes: tuple[str, ...]
+
     @abstractmethod
     def index(self, root: Path, shift: Shift) -> Index:
         """Return the images of a shift, which is present."""
@@ -87,20 +90,24 @@ class FileLayout(Layout):
         from tta_bench.data.picture_images import PictureImages
         from tta_bench.data.pictures import Paths
 
-        found = spread(self.index(root, shift))
+        found = spread(self.index(root, shift), len(self.classes))
         return PictureImages(Paths(found.base, found.files), found.ids, found.labels, shift, reading)
 
 
-def is_image(name: str) -> bool:
-    """Return whether a file name is that of an image; hidden files, such as ``._x.jpg``, are none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def spread(index: Index) -> Index:
+def spread(index: Index, classes: int) -> Index:
     """Return the images in rounds over the classes: the first of every class, then the second, and so on.
 
     So the first N images of a dataset are spread over its classes, whatever the order of files on disk.
+
+    Raises:
+        BadInputError: If a label is none of 0 to ``classes - 1``.
     """
+    for image, label in zip(index.ids, index.labels, strict=True):
+        if not _is_class(label, classes):
+            raise BadInputError(
+                f"the image {image!r} must have a whole number from 0 to {classes - 1} as its label, got {label!r}; "
+                "choose data with labels, as those of a test split may be kept secret"
+            )
     seen: dict[int, int] = {}
     rounds = []
     for label in index.labels:
@@ -115,6 +122,12 @@ def spread(index: Index) -> Index:
     )
 
 
+def _is_class(label: object, classes: int) -> bool:
+    if isinstance(label, bool) or not isinstance(label, Integral):
+        return False
+    return 0 <= int(label) < classes
+
+
 def first_of(root: Path, candidates: Iterable[str]) -> Path | None:
     """Return the first of some paths below a folder that exists as a folder."""
     return next((root / path for path in candidates if (root / path).is_dir()), None)
@@ -125,6 +138,49 @@ def file_hash(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        BadInputError: If it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} must be a text file in UTF-8, but {error}; fetch it again") from error
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that has these columns; what a short row lacks is empty.
+
+    Raises:
+        BadInputError: If it is none or lacks a column.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+        rows = list(reader)
+    except csv.Error as error:
+        raise BadInputError(f"{path} must be a CSV file, but {error}; fetch it again") from error
+    for column in columns:
+        if column not in (reader.fieldnames or ()):
+            raise BadInputError(f"{path} must have the column {column!r}; fetch it again")
+    return rows
+
+
+def inside(file: str, path: Path) -> str:
+    """Return a path that a list names and that stays in the dataset's folder.
+
+    Raises:
+        BadInputError: If it leads out.
+    """
+    if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+        raise BadInputError(
+            f"{path} must name images below the dataset's folder, got {file!r}, which leads out of it; use the "
+            "official list"
+        )
+    return file
 
 
 def survey_of(index: Index) -> Survey:

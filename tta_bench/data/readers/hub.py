@@ -60,13 +60,17 @@ def hub_classes(repository: str, split: str) -> tuple[str, ...]:
 
 
 def open_hub(repository: str, split: str, shift: Shift, reading: Reading) -> ImageSource:
-    """Return the pictures of a split, in rounds over the classes; ids are row numbers."""
+    """Return the pictures of a split, in rounds over the classes; ids are row numbers.
+
+    Raises:
+        BadInputError: If a label is none of the classes, as those of a test split may be.
+    """
     from tta_bench.data.picture_images import PictureImages
     from tta_bench.data.pictures import Rows
 
     rows, image, label = _loaded(repository, split)
     numbers = [str(row) for row in range(len(rows))]
-    found = spread(Index(Path(), numbers, [f"{split}/{row}" for row in numbers], list(rows[label])))
+    index = Index(Path(), numbers, [f"{split}/{row}" for row in numbers], list(rows[label]))
+    found = spread(index, len(rows.features[label].names))
     pictures = Rows(f"hf:{repository}:{split}", rows, image, [int(row) for row in found.files])
-    fingerprint = str(getattr(rows, "_fingerprint", ""))
-    return PictureImages(pictures, found.ids, found.labels, shift, reading, fingerprint)
+    return PictureImages(pictures, found.ids, found.labels, shift, reading)

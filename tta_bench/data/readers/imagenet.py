@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import csv
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tta_bench.data.facts import Shift
-from tta_bench.data.readers.base import FileLayout, Index, Survey, is_image, survey_of
+from tta_bench.data.readers.base import FileLayout, Index, Survey, read_table, read_text, survey_of
 from tta_bench.data.readers.tree import ClassTree
+from tta_bench.data.readers.walk import images_below
 from tta_bench.errors import BadInputError
 
 FLAT = ("val", "ILSVRC2012_img_val", "validation", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
@@ -63,7 +64,7 @@ class Validation(FileLayout):
         wnids = _wnids(truth, self.classes)
         labels = {wnid: label for label, wnid in enumerate(self.classes)}
         index = Index(flat, [], [], [])
-        for name in sorted(entry.name for entry in flat.iterdir() if is_image(entry.name)):
+        for name in images_below(flat, nested=False):
             wnid = wnids.get(_number(name), "")
             if wnid not in labels:
                 raise BadInputError(
@@ -92,7 +93,7 @@ class Validation(FileLayout):
 
 def _number(name: str) -> int:
     digits = Path(name).stem.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _wnids(truth: Path, classes: tuple[str, ...]) -> dict[int, str]:
@@ -100,22 +101,41 @@ def _wnids(truth: Path, classes: tuple[str, ...]) -> dict[int, str]:
     if truth.is_dir():
         return _devkit(truth / "data")
     if truth.suffix == ".txt":
-        lines = truth.read_text(encoding="utf-8").split()
-        return dict(enumerate(lines, 1))
-    with truth.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        return dict(enumerate(read_text(truth).split(), 1))
+    rows = read_table(truth, ("ImageId", "PredictionString"))
     return {_number(row["ImageId"]): row["PredictionString"].split(" ")[0] for row in rows}
 
 
 def _devkit(folder: Path) -> dict[int, str]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     truth, meta = folder / "ILSVRC2012_validation_ground_truth.txt", folder / "meta.mat"
     if not (truth.is_file() and meta.is_file()):
         raise BadInputError(
             f"{folder} must hold {truth.name} and {meta.name}; unpack the development kit again"
         )
-    synsets = loadmat(meta, squeeze_me=True)["synsets"]
-    wnid_of = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
-    ids = truth.read_text(encoding="utf-8").split()
+    ids = read_text(truth).split()
+    broken = (
+        MatReadError,
+        OSError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+        zlib.error,
+    )
+    try:
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        wnid_of = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+    except broken as error:
+        raise BadInputError(
+            f"{meta} must be a MATLAB file with the synsets, but {error or type(error).__name__}; unpack the "
+            "development kit again"
+        ) from error
+    if strange := sorted(set(ids) - set(map(str, wnid_of))):
+        raise BadInputError(
+            f"{truth} must hold numbers of synsets in {meta.name}, got {strange[0]!r}; unpack the development kit again"
+        )
     return {number: wnid_of[int(one)] for number, one in enumerate(ids, 1)}

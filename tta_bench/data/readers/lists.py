@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tta_bench.data.facts import Shift
 from tta_bench.data.locate import plain
-from tta_bench.data.readers.base import FileLayout, Index, Survey, first_of, survey_of
+from tta_bench.data.readers.base import (
+    FileLayout,
+    Index,
+    Survey,
+    first_of,
+    inside,
+    read_table,
+    read_text,
+    survey_of,
+)
 from tta_bench.data.readers.tree import ClassTree
 from tta_bench.errors import BadInputError
 
@@ -30,6 +37,10 @@ class ListedTree(FileLayout):
     tree: ClassTree
     lists: tuple[str, ...]
     under: str = "."
+    classes: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", self.tree.classes)
 
     def expects(self, shift: Shift) -> str:
         """Return the official path of the class folders."""
@@ -43,18 +54,18 @@ class ListedTree(FileLayout):
         """Return the listed images.
 
         Raises:
-            BadInputError: If a line is no ``path label``, or its label contradicts its folder.
+            BadInputError: If a line is no ``path label`` below the folder, or its label contradicts its folder.
         """
         path = self._list(root, shift)
         if path is None:
             return self.tree.index(root, shift)
         base = root / self.under.format(corruption=shift.corruption)
         index = Index(base, [], [], [])
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             if line.strip():
                 file, _, label = line.strip().rpartition(" ")
                 self._check(path, number, file, label)
-                index.files.append(file)
+                index.files.append(inside(file, path))
                 index.ids.append(file if self.under == "." else f"{shift.corruption}/{file}")
                 index.labels.append(int(label))
         return index
@@ -70,7 +81,7 @@ class ListedTree(FileLayout):
         return next((path for path in paths if path.is_file()), None)
 
     def _check(self, path: Path, number: int, file: str, label: str) -> None:
-        if not file or not label.isdigit() or int(label) >= len(self.tree.classes):
+        if not file or not label.isdecimal() or int(label) >= len(self.tree.classes):
             raise BadInputError(
                 f"line {number} of {path} must be an image path and a label from 0 to "
                 f"{len(self.tree.classes) - 1}, got {f'{file} {label}'.strip()!r}; fetch the list again"
@@ -129,7 +140,7 @@ class SplitFile(FileLayout):
                     f"{root / self.file} gives {file} the label {label} and the name {name!r}, but class {label} is "
                     f"{known!r}; use the published split file"
                 )
-            index.files.append(file)
+            index.files.append(inside(file, root / self.file))
             index.ids.append(file)
             index.labels.append(label)
         return index
@@ -140,8 +151,8 @@ class SplitFile(FileLayout):
 
     def _entries(self, path: Path) -> list[Any]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = json.loads(read_text(path))
+        except (json.JSONDecodeError, RecursionError) as error:
             raise BadInputError(f"{path} must be a JSON file, but {error}; fetch it again") from error
         if not isinstance(content, dict) or not isinstance(content.get(self.split), list):
             raise BadInputError(
@@ -177,7 +188,7 @@ class VariantLists(FileLayout):
         labels = {name: label for label, name in enumerate(self.classes)}
         index = Index(base / "images", [], [], [])
         path = base / self.expects(shift)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             image, _, variant = line.strip().partition(" ")
             if line.strip() and variant not in labels:
                 raise BadInputError(
@@ -185,7 +196,7 @@ class VariantLists(FileLayout):
                     "fetch the archive again"
                 )
             if line.strip():
-                index.files.append(f"{image}.jpg")
+                index.files.append(inside(f"{image}.jpg", path))
                 index.ids.append(f"{image}.jpg")
                 index.labels.append(labels[variant])
         return index
@@ -224,25 +235,19 @@ class MetadataTable(FileLayout):
             BadInputError: If a column is missing or a label is none of the classes.
         """
         index = Index(root, [], [], [])
-        for row in self._rows(root / self.file):
+        path = root / self.file
+        for row in read_table(path, ("img_filename", "y", "split")):
             if row["split"] == self.split:
-                index.files.append(row["img_filename"])
+                if row["y"] not in map(str, range(len(self.classes))):
+                    raise BadInputError(
+                        f"{path} must have labels 0 to {len(self.classes) - 1} in column y, got {row['y']!r}; fetch "
+                        "it again"
+                    )
+                index.files.append(inside(row["img_filename"], path))
                 index.ids.append(row["img_filename"])
                 index.labels.append(int(row["y"]))
-        if bad := set(index.labels) - set(range(len(self.classes))):
-            raise BadInputError(
-                f"{root / self.file} must have labels 0 and 1 in column y, got {sorted(bad)}; fetch it again"
-            )
         return index
 
     def survey(self, root: Path, shift: Shift) -> Survey:
         """Return how many of the listed images are there."""
         return survey_of(self.index(root, shift))
-
-    def _rows(self, path: Path) -> Iterator[dict[str, str]]:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            for column in ("img_filename", "y", "split"):
-                if column not in (reader.fieldnames or ()):
-                    raise BadInputError(f"{path} must have the column {column!r}; fetch the archive again")
-            yield from reader

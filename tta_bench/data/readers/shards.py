@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tta_bench.data.facts import Shift
-from tta_bench.data.readers.base import is_image
+from tta_bench.data.readers.walk import is_image, utf8
 from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def shards_in(path: Path) -> tuple[Path, ...]:
     Raises:
         BadInputError: If there is none.
     """
-    shards = (path,) if path.is_file() else tuple(sorted(path.glob("*.tar")))
+    shards = (path,) if path.is_file() else tuple(sorted(one for one in path.glob("*.tar") if one.is_file()))
     if not shards:
         raise BadInputError(
             f"wds:FOLDER expects a folder with .tar shards, got {str(path)!r}; check the path"
@@ -48,13 +48,13 @@ def open_shards(shards: Sequence[Path], classes: int, shift: Shift, reading: Rea
         pictures, found = _members(shard)
         for key, member in pictures.items():
             label = found.get(key, "nothing")
-            if not label.isdigit() or int(label) >= classes:
+            if not label.isdecimal() or int(label) >= classes:
                 raise BadInputError(
                     f"{shard}:{member.name} must have a label from 0 to {classes - 1} in a .cls member, got {label}; "
                     "check that the class names belong to these shards"
                 )
             members.append(member)
-            ids.append(f"{shard.stem}/{key}")
+            ids.append(utf8(f"{shard.stem}/{key}", shard))
             labels.append(int(label))
     return PictureImages(Members(members), ids, labels, shift, reading)
 
@@ -75,7 +75,7 @@ def _members(shard: Path) -> tuple[dict[str, Member], dict[str, str]]:
                     content = archive.extractfile(member)
                     assert content is not None
                     labels[key] = content.read().decode("ascii", "replace").strip()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError) as error:
         raise BadInputError(
             f"{shard} must be an uncompressed tar file, but {error}; unpack it with gunzip or fetch it again"
         ) from error

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from tta_bench.data.facts import Shift
 from tta_bench.data.locate import plain
-from tta_bench.data.readers.base import FileLayout, Index, Survey, distinct, file_hash, is_image
+from tta_bench.data.readers.base import FileLayout, Index, Survey, distinct, file_hash
+from tta_bench.data.readers.walk import Entry, entries, images_below, is_image
 from tta_bench.errors import BadInputError
 
 
@@ -83,7 +83,7 @@ class ClassTree(FileLayout):
         index = Index(base, [], [], [])
         for label, entry in self._class_folders(base):
             name = self.classes[label] if entry.name not in self.also else entry.name
-            for file in _images(entry.path, self.nested):
+            for file in images_below(entry.path, self.nested):
                 index.files.append(f"{entry.name}/{file}")
                 index.ids.append(f"{shift.corruption}/{name}/{file}" if self.prefixed else f"{name}/{file}")
                 index.labels.append(label)
@@ -100,14 +100,14 @@ class ClassTree(FileLayout):
         assert base is not None
         counts = {label: 0 for label in range(len(self.classes))}
         for label, entry in self._class_folders(base):
-            counts[label] += sum(1 for _ in _images(entry.path, self.nested))
+            counts[label] += len(images_below(entry.path, self.nested))
         known = [entry.name for entry in _folders(base) if self.label(entry.name) is not None]
         unknown = sorted(
             entry.name
             for entry in _folders(base)
             if self.label(entry.name) is None and not entry.name.startswith(".")
         )
-        stray = sorted(entry.name for entry in os.scandir(base) if entry.is_file())
+        stray = [entry.name for entry in entries(base) if entry.file]
         stray += [f"{name}/{file}" for name in sorted(known) for file in _strays(base / name)]
         index = self.index(root, shift) if sum(counts.values()) else None
         return Survey(
@@ -119,7 +119,7 @@ class ClassTree(FileLayout):
             file_hash(base / index.files[0]) if index else "",
         )
 
-    def _class_folders(self, base: Path) -> list[tuple[int, os.DirEntry[str]]]:
+    def _class_folders(self, base: Path) -> list[tuple[int, Entry]]:
         found = [(self.label(entry.name), entry) for entry in _folders(base)]
         known = sorted(
             ((label, entry) for label, entry in found if label is not None), key=lambda x: (x[0], x[1].name)
@@ -143,22 +143,9 @@ class ClassTree(FileLayout):
         ]
 
 
-def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
-    if path.is_dir():
-        with os.scandir(path) as entries:
-            yield from (entry for entry in entries if entry.is_dir())
-
-
-def _images(folder: str | Path, nested: bool) -> list[str]:
-    """Return the images of a class folder in the order of their names, relative to it."""
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    found = [entry.name for entry in listed if is_image(entry.name) and entry.is_file()]
-    if nested:
-        found += [f"{e.name}/{f}" for e in listed if e.is_dir() for f in _images(e.path, nested=True)]
-    return found
+def _folders(path: Path) -> list[Entry]:
+    return [entry for entry in entries(path) if entry.folder] if path.is_dir() else []
 
 
 def _strays(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_file() and not is_image(entry.name))
+    return [entry.name for entry in entries(folder) if entry.file and not is_image(entry.name)]
