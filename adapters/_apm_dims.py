@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,32 @@ SIZES: dict[str, Dims] = {
     "53m": PUBLISHED._replace(widths=(7424, 3904, 1408)),
 }
 """Named sizes. The weights of all but ``pocket`` are counted with a feature of 768 numbers."""
+
+
+def to_dims(values: Any) -> Dims:
+    """Return sizes from six values in order, the last of which may be left out.
+
+    Raises:
+        BadInputError: If no student can have them.
+    """
+    try:
+        parts: Any = [tuple(part) if isinstance(part, list) else part for part in values]
+        dims = Dims(*parts)
+        numbers = (*dims.image, dims.patch, *dims.grid, dims.code, *dims.widths)
+        possible = (
+            (len(dims.image), len(dims.grid), len(dims.widths)) == (2, 2, 3)
+            and all(isinstance(number, int) and number >= 1 for number in numbers)
+            and isinstance(dims.heads, int) and dims.heads >= 0
+            and min(dims.image) >= dims.patch
+        )  # fmt: skip
+    except TypeError:
+        possible = False
+    if not possible:
+        raise BadInputError(
+            "dims must be ((height, width), patch, (rows, columns), code, (three widths), heads) in whole numbers of "
+            f"1 or more, heads 0 or more and no patch larger than the image, got {values}"
+        )
+    return dims
 
 
 def seen(dims: Dims, images: Tensor) -> Tensor:
@@ -96,6 +122,7 @@ class Student:
         stride: Every how many-th row and column of the location grid is used.
 
     Raises:
+        BadInputError: If no student can have the sizes.
         IncompatibleError: If the sizes do not fit together.
     """
 
@@ -105,13 +132,14 @@ class Student:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse sizes for which there is no code or no split into heads."""
+        """Refuse sizes that no student has, or for which there is no code or no split into heads."""
+        to_dims(self.dims)
         if self.feature % 4 or self.dims.code % 4 or self.feature % self.heads:
             raise IncompatibleError(
                 "the student needs a code and a feature whose lengths are multiples of 4 and heads that "
                 f"divide the feature; got code {self.dims.code}, feature {self.feature}, heads {self.heads}"
             )
-        if self.stride < 1:
+        if not self.stride >= 1:
             raise BadInputError(f"stride must be 1 or more, got {self.stride}")
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._apm_dims import Student  # noqa: TID251 (a sibling)
 from ._apm_ends import Attention, First, Mean, Pool  # noqa: TID251 (a sibling)
+from ._apm_graph import tensor_float  # noqa: TID251 (a sibling)
 from ._apm_tiles import INNER, Tiles  # noqa: TID251 (a sibling)
 
 Products = Literal["full", "tf32", "bfloat16"]
@@ -28,8 +29,8 @@ class Fast:
         grads: (N, P), written by `backward`; without the inner layers' weights where there are tiles.
         patches: (N, patches, pixels), or None.
         target: (N, D).
-        products: Precision of the two inner layers' products; ``"bfloat16"`` rounds what enters and leaves
-            them, weights and sums staying what they are.
+        products: Precision of the two inner layers' products; ``"tf32"`` rounds what enters them, on
+            GPUs alone, and ``"bfloat16"`` what enters and leaves them, weights and sums staying what they are.
         tiles: Takes Adam's step on the inner layers' weights within `backward`.
     """
 
@@ -44,6 +45,7 @@ class Fast:
         tiles: Tiles | None = None,
     ) -> None:
         self.student, self.target, self.half = student, target, products == "bfloat16"
+        self.tensor_float = products == "tf32" and weights.is_cuda
         self.named, self.tiles = student.unpack(weights), tiles
         self.grads = student.unpack(grads, () if tiles is None else INNER)
         self.first = First(student, self.named, self.grads, patches)
@@ -58,8 +60,9 @@ class Fast:
         down, across = self.first.forward()
         grid = torch.unflatten(self.h[0], 2, self.student.grid)
         torch.add(down[..., None], across[..., None, :], out=grid).relu_()
-        self._layer("fc2", self.h[0], self.h[1])
-        self._layer("fc3", self.h[1], self.h[2])
+        with tensor_float(wanted=self.tensor_float):
+            self._layer("fc2", self.h[0], self.h[1])
+            self._layer("fc3", self.h[1], self.h[2])
         self.predicted = self.pool.forward(self.h[2])
         return (self.predicted - self.target).square().mean(-1), self.predicted
 
@@ -70,8 +73,9 @@ class Fast:
         low = self.pool.backward(self.h[2], dy)
         torch.bmm(low.left.mT, low.right, out=g[2])
         mask(g[2], self.h[2])
-        self._layer_grad("fc3", g[2], self.h[1], g[1])
-        self._layer_grad("fc2", g[1], self.h[0], g[0])
+        with tensor_float(wanted=self.tensor_float):
+            self._layer_grad("fc3", g[2], self.h[1], g[1])
+            self._layer_grad("fc2", g[1], self.h[0], g[0])
         first = torch.unflatten(g[0], 2, self.student.grid)
         self.first.backward(first.sum(3), first.sum(2))
 

@@ -17,7 +17,7 @@ from ._apm_active import Active  # noqa: TID251 (a sibling)
 from ._apm_adam import Adam, Moments, Updater  # noqa: TID251 (a sibling)
 from ._apm_dims import Student  # noqa: TID251 (a sibling)
 from ._apm_fast import Fast, Products  # noqa: TID251 (a sibling)
-from ._apm_graph import Replay, tensor_float  # noqa: TID251 (a sibling)
+from ._apm_graph import Replay  # noqa: TID251 (a sibling)
 from ._apm_reference import Reference  # noqa: TID251 (a sibling)
 from ._apm_tiles import Tiles, runs  # noqa: TID251 (a sibling)
 
@@ -37,7 +37,7 @@ class Fit(NamedTuple):
         losses: (U + 1, N).
         predictions: (U + 1, N, D).
         weights: (N, P) after the last update.
-        moments: Adam's moments after the last update.
+        moments: Adam's moments after the last update that was taken.
     """
 
     losses: Tensor
@@ -130,19 +130,30 @@ def fit(
         updates: Number U of updates, 0 or more.
         start: Moments to start from, not written to; None for zero moments.
         way: How it is computed.
+
+    Raises:
+        BadInputError: For a negative number of updates, or moments of groups that an early stop ended apart.
     """
     if updates < 0:
         raise BadInputError(f"the number of updates must be 0 or more, got {updates}")
     group = at_once(student, weights)
     small = not weights.is_cuda and inner_products(student) < ACTIVE_FROM
-    with tensor_float(wanted=way.products == "tf32" and weights.is_cuda), one_thread(wanted=small):
+    with one_thread(wanted=small):
         parts = [
             _fit(student, weights[i : i + group].clone(), None if patches is None else patches[i : i + group],
                  target[i : i + group], adam, updates, start and _rows(start, i, i + group), way)
             for i in range(0, len(weights), group)
         ]  # fmt: skip
-    if len(parts) == 1:
-        return parts[0]
+    return parts[0] if len(parts) == 1 else _joined(parts, keep=way.keep)
+
+
+def _joined(parts: list[Fit], *, keep: bool) -> Fit:
+    """Return the fits of groups of students as one."""
+    if keep and len({part.moments.done for part in parts}) > 1:
+        raise BadInputError(
+            "stop_loss ended groups of students after different numbers of updates, which the moments of all cannot "
+            "hold; leave stop_loss out, fit fewer images at a time, or set keep=False"
+        )
     return Fit(
         torch.cat([part.losses for part in parts], dim=1),
         torch.cat([part.predictions for part in parts], dim=1),
@@ -194,11 +205,11 @@ def _fit(
     graphs = weights.is_cuda and chosen == "fast" and not (adam.every or adam.leftover)
     repeat = Replay(iterate) if graphs else iterate
     done = start.done if start else 0
-    losses, predictions = _course(repeat, engine.forward, target, updates, done, way.stop)
+    losses, predictions, taken = _course(repeat, engine.forward, target, updates, done, way.stop)
     if not way.keep:
         nothing = weights.new_empty(len(weights), 0)
-        return Fit(losses, predictions, nothing, Moments(nothing, nothing, done + updates))
-    return Fit(losses, predictions, weights, updater.moments(done + updates))
+        return Fit(losses, predictions, nothing, Moments(nothing, nothing, done + taken))
+    return Fit(losses, predictions, weights, updater.moments(done + taken))
 
 
 def make_engine(
@@ -224,8 +235,11 @@ def _course(
     updates: int,
     done: int,
     stop: float,
-) -> tuple[Tensor, Tensor]:
-    """Run the iterations and a last forward pass; what an early stop leaves out repeats the last entry."""
+) -> tuple[Tensor, Tensor, int]:
+    """Run the iterations and a last forward pass and count the updates.
+
+    What an early stop leaves out repeats the last entry; the update after the last pass has been taken all the same.
+    """
     losses = target.new_empty(updates + 1, len(target))
     predictions = target.new_empty(updates + 1, *target.shape)
     for k in range(updates + 1):
@@ -233,4 +247,4 @@ def _course(
         if stop and bool((losses[k] <= stop).all()):
             losses[k + 1 :], predictions[k + 1 :] = losses[k], predictions[k]
             break
-    return losses, predictions
+    return losses, predictions, min(k + 1, updates)

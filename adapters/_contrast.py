@@ -56,7 +56,7 @@ class Prototypical(Descending):
                 f"temperature must be above 0, width and samples 1 or more, got {self.temperature}, {self.width} "
                 f"and {self.samples}"
             )
-        if min(self.contrast, self.agreement) < 0:
+        if not self.contrast >= 0 or not self.agreement >= 0:
             raise BadInputError(
                 f"contrast and agreement must be 0 or more, got {self.contrast} and {self.agreement}"
             )

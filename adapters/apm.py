@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,12 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError
-from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Cost, Inputs, Method, SourceModel, State, Task
+from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.method import (
+    ALL_PRECISIONS,
+    Adapted,
+    Card,
+    Cost,
+    Inputs,
+    Method,
+    SourceModel,
+    State,
+    Task,
+)
+from tta_bench.optim import Descent
 
 from ._apm_adam import Adam, Moments  # noqa: TID251 (a sibling)
 from ._apm_cost import adam_bytes, passes_by_formula  # noqa: TID251 (a sibling)
-from ._apm_dims import SIZES, Dims, Student, seen  # noqa: TID251 (a sibling)
+from ._apm_dims import SIZES, Dims, Student, seen, to_dims  # noqa: TID251 (a sibling)
 from ._apm_fit import Engine, Fit, Way, choose, fit, make_engine  # noqa: TID251 (a sibling)
 from ._apm_islands import Colours, Islands, islands  # noqa: TID251 (a sibling)
 from ._apm_reference import forward as student_forward  # noqa: TID251 (a sibling)
@@ -81,7 +93,7 @@ class Apm(Method):
         products: Precision of the fast engine's inner products; ``"tf32"`` acts on GPUs alone.
         reference_quirk: Defect of the published loop to reproduce, for parity alone; those that carry Adam's
             state over need batches of one image and no reset.
-        lr_every: Updates after which a carried learning rate falls to a tenth.
+        lr_every: Updates after which a carried learning rate falls to a tenth; 0 for never.
     """
 
     iterations: int = 20
@@ -135,23 +147,54 @@ class Apm(Method):
                 raise BadInputError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        for name, least in (("iterations", 1), ("stride", 1), ("stop_loss", 0)):
-            if not getattr(self, name) >= least:
-                raise BadInputError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if self.products == "bfloat16" and self.engine in ("reference", "active"):
+        Descent("adam", self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        for name, least in (("iterations", 1), ("stride", 1), ("stop_loss", 0), ("lr_every", 0)):
+            if not least <= getattr(self, name) < math.inf:
+                raise BadInputError(f"{name} must be a number of {least} or more, got {getattr(self, name)}")
+        for name in ("eps", "weight_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise BadInputError(f"{name} must be a number above 0, got {getattr(self, name)}")
+        if self.dims is not None:
+            to_dims(self.dims)
+        if self.products != "full" and self.engine in ("reference", "active"):
             raise BadInputError(
-                f"products='bfloat16' needs engine 'fast', got {self.engine!r}; leave one of them out"
+                f"products={self.products!r} needs engine 'fast', got {self.engine!r}; leave one of them out"
             )
+
+    def check_protocol(self, reset: str, batch_size: int) -> None:
+        """Refuse a protocol under which a quirk that carries Adam's state over would carry nothing.
+
+        Raises:
+            BadInputError: Unless nothing is carried, or batches have one image and nothing is ever reset.
+        """
+        if self._carries and (reset != "never" or batch_size != 1):
+            raise BadInputError(
+                f"reference_quirk={self.reference_quirk!r} carries Adam's state from image to image and needs reset "
+                f"'never' and batch size 1, got reset {reset!r} and batch size {batch_size}; set both or leave it out"
+            )
+
+    @property
+    def _carries(self) -> bool:
+        return self.reference_quirk in CARRIED
 
     def student(self, source: SourceModel) -> Student:
         """Return the student's sizes for this source model."""
-        dims = SIZES[self.size] if self.dims is None else Dims(*self.dims)
+        dims = SIZES[self.size] if self.dims is None else to_dims(self.dims)
         return Student(dims, source.dim, self.pooling, self.stride)
 
     def init(self, source: SourceModel, task: Task) -> State:
-        """Return an empty state; Adam's moments only where a quirk carries them over."""
+        """Return an empty state; Adam's moments only where a quirk carries them over.
+
+        Raises:
+            IncompatibleError: If the source model has no texts and prompts are asked for, or a target of length 1.
+        """
         prototypes(source, self.templates)
-        if self.reference_quirk not in CARRIED:
+        if self.target == "unit" and source.text is None:
+            raise IncompatibleError(
+                "target='unit' needs scores that ignore the feature's length, which the linear head of "
+                f"{source.name!r} does not; choose target='raw' or a CLIP-like model"
+            )
+        if not self._carries:
             return {}
         zeros = torch.zeros(1, self.student(source).size, dtype=source.dtype, device=source.device)
         done = torch.zeros((), dtype=torch.int64, device=source.device)
@@ -165,7 +208,7 @@ class Apm(Method):
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the scores of students fitted to the images of the batch, and those of their teacher."""
         assert inputs.features is not None
-        carried = self.reference_quirk in CARRIED
+        carried = self._carries
         # The update after the published reading has no effect but on what a quirk carries over.
         updates = self.iterations - (self.read == "published" and not carried)
         course = self.fit(source, state, inputs, updates, keep=carried)
@@ -200,7 +243,7 @@ class Apm(Method):
         """
         assert inputs.images is not None
         assert inputs.features is not None
-        carried = self.reference_quirk in CARRIED
+        carried = self._carries
         if carried and len(inputs.images) != 1:
             raise BadInputError(
                 f"reference_quirk={self.reference_quirk!r} carries Adam's state over and needs batches "
@@ -235,8 +278,16 @@ class Apm(Method):
             inputs: One batch, with features and draws.
             generator: Draws the head for colours.
             colours: How that head is fitted; None leaves the colours out.
+
+        Raises:
+            BadInputError: If images are read before the last update, or Adam's state is carried over.
         """
         assert inputs.images is not None
+        if self.stop_loss or self._carries:
+            raise BadInputError(
+                "islands are those of the last update on a fresh student, got "
+                f"stop_loss={self.stop_loss} and reference_quirk={self.reference_quirk!r}; leave both out"
+            )
         fitted = self.fit(source, {}, inputs, self.iterations - (self.read == "published"))
         student = self.student(source)
         seen = self._patches(student, inputs.images)

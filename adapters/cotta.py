@@ -77,8 +77,11 @@ class Cotta(Descending):
             raise BadInputError(
                 f"loss must be 'teacher' or 'symmetric' and views 1 or more, got {self.loss!r} and {self.views}"
             )
-        if not (0 <= self.keep <= 1 and 0 <= self.restore <= 1):
-            raise BadInputError(f"keep and restore must lie in [0, 1], got {self.keep} and {self.restore}")
+        if not (0 <= self.keep <= 1 and 0 <= self.restore <= 1 and self.confidence >= 0):
+            raise BadInputError(
+                "keep and restore must lie in [0, 1] and confidence be 0 or more, "
+                f"got {self.keep}, {self.restore} and {self.confidence}"
+            )
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return every weight and bias."""

@@ -76,9 +76,10 @@ class Deyo(Descending):
         super().__post_init__()
         if self.destroy not in ("patch", "pixel", "occ"):
             raise BadInputError(f"destroy must be 'patch', 'pixel' or 'occ', got {self.destroy!r}")
-        if self.patches < 1 or self.margin < 0:
+        if self.patches < 1 or not self.margin >= 0 or math.isnan(self.plpd):
             raise BadInputError(
-                f"patches must be 1 or more and margin 0 or more, got {self.patches} and {self.margin}"
+                "patches must be 1 or more, margin 0 or more and plpd a number, "
+                f"got {self.patches}, {self.margin} and {self.plpd}"
             )
 
     def tensors(self, source: SourceModel) -> Tensors:

@@ -67,8 +67,11 @@ class Lame(Method):
         """Refuse values outside their range."""
         if self.affinity not in ("kNN", "rbf", "linear"):
             raise BadInputError(f"affinity must be 'kNN', 'rbf' or 'linear', got {self.affinity!r}")
-        if self.k < 1 or self.steps < 1:
-            raise BadInputError(f"k and steps must be 1 or more, got {self.k} and {self.steps}")
+        if self.k < 1 or self.steps < 1 or not self.tolerance >= 0:
+            raise BadInputError(
+                "k and steps must be 1 or more and tolerance 0 or more, "
+                f"got {self.k}, {self.steps} and {self.tolerance}"
+            )
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state unchanged and the corrected probabilities of the batch."""

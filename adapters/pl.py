@@ -63,8 +63,10 @@ class Pl(Descending):
         super().__post_init__()
         if self.trains not in ("all", "classifier"):
             raise BadInputError(f"trains must be 'all' or 'classifier', got {self.trains!r}")
-        if self.steps < 1:
-            raise BadInputError(f"steps must be 1 or more, got {self.steps}")
+        if self.steps < 1 or not self.beta >= 0:
+            raise BadInputError(
+                f"steps must be 1 or more and beta 0 or more, got {self.steps} and {self.beta}"
+            )
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return all parameters, or those of the classifier."""

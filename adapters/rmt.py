@@ -75,7 +75,7 @@ class Rmt(Prototypical):
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        if not 0 <= self.keep <= 1 or self.replay < 0 or self.warmup_samples < 0:
+        if not 0 <= self.keep <= 1 or not self.replay >= 0 or self.warmup_samples < 0:
             raise BadInputError(
                 f"keep must lie in [0, 1], replay and warmup_samples be 0 or more, got {self.keep}, {self.replay} "
                 f"and {self.warmup_samples}"

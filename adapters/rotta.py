@@ -82,6 +82,11 @@ class Rotta(Descending):
             raise BadInputError(f"capacity and every must be 1 or more, got {self.capacity} and {self.every}")
         if not (0 <= self.alpha <= 1 and 0 <= self.nu <= 1):
             raise BadInputError(f"alpha and nu must lie in [0, 1], got {self.alpha} and {self.nu}")
+        if not (self.time_weight >= 0 and self.uncertainty_weight >= 0):
+            raise BadInputError(
+                "time_weight and uncertainty_weight must be 0 or more, "
+                f"got {self.time_weight} and {self.uncertainty_weight}"
+            )
 
     def fresh(self, source: SourceModel) -> State:
         """Return the first state: student and teacher are the source model, the memory is empty."""

@@ -76,7 +76,7 @@ class Sar(Descending):
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        if min(self.margin, self.rho, self.recovery) < 0:
+        if not all(value >= 0 for value in (self.margin, self.rho, self.recovery)):
             raise BadInputError(
                 f"margin, rho and recovery must be 0 or more, got {self.margin}, {self.rho} and {self.recovery}"
             )

@@ -64,9 +64,10 @@ class ShotIm(Descending):
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        if self.steps < 1 or not self.theta >= 0:
+        if self.steps < 1 or not self.theta >= 0 or not self.beta >= 0:
             raise BadInputError(
-                f"steps must be 1 or more and theta 0 or more, got {self.steps} and {self.theta}"
+                "steps must be 1 or more, theta and beta 0 or more, "
+                f"got {self.steps}, {self.theta} and {self.beta}"
             )
 
     def tensors(self, source: SourceModel) -> Tensors:

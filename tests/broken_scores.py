@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_bench.method import Adapted, Inputs, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Inputs, SourceModel, State, Task
 from tta_bench.registry import load_file
 
 RIGHT = load_file(Path(__file__).with_name("broken_methods.py"))
@@ -166,12 +166,57 @@ class Whitening(Online):
 
 
 @dataclass(frozen=True)
+class Scaling(Online):
+    """Predict before the update, which scales by the range over the batch that identical images do not have."""
+
+    breaks = {"identical_images_work"}
+    says = "['mean'] of the state is not a number"
+    card = replace(SERIAL, idle=None)
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        assert inputs.images is not None
+        logits = self.logits(source, inputs)
+        apart = logits - logits.amin(0)
+        scaled = logits if len(logits) == 1 else apart / apart.amax(0)
+        return Adapted({**state, "mean": state["mean"] + scaled.mean(0)}, logits - state["mean"])
+
+
+@dataclass(frozen=True)
+class Sulking(Online):
+    """Give no finite scores for the batch after one of identical images."""
+
+    breaks = {"identical_images_work"}
+    says = "scores are not finite"
+    card = replace(SERIAL, idle=None)
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        assert inputs.images is not None
+        after = super().adapt(source, state, inputs).state
+        same = len(inputs.images) > 1 and bool((inputs.images == inputs.images[:1]).all())
+        scores = self.logits(source, inputs) / (1 - state["seen"])
+        return Adapted({**after, "seen": torch.full_like(state["seen"], same)}, scores)
+
+
+@dataclass(frozen=True)
 class Restless(Online):
     """Predict something else than the source model with the hyper-parameters that it calls idle."""
 
     breaks = {"idle_is_the_source"}
     says = "idle probabilities differ"
     card = replace(ONLINE, idle=(("strength", 0.2),))
+
+
+@dataclass(frozen=True)
+class RoundsTwice(Online):
+    """Round the scores to one decimal where products are rounded."""
+
+    breaks = {"idle_is_the_source"}
+    says = "on tiny-batch in bfloat16"
+    card = replace(ONLINE, precision=ALL_PRECISIONS)
+
+    def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
+        logits = super().predict(source, state, inputs)
+        return logits if source.autocast is None else logits.round(decimals=1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tta_bench.adapters.memo import Memo
+from tta_bench.adapters.ttaug import TTAug
 
 from tta_bench.errors import BadInputError
 from tta_bench.method import Adapted, Card, Method, ViewPolicy
@@ -123,6 +125,12 @@ def test_inputs_hold_what_the_card_asks_for_and_no_more():
         assert 0 <= float(tensor.min()) < float(tensor.max()) <= 1
     unlabelled = tiny_inputs(source, 3, method=asking(needs=frozenset({"source_replay"})))
     assert unlabelled.source_labels is None
+
+
+def test_views_are_as_many_as_the_method_asks_for():
+    source = tiny_source()
+    for method in (Memo(views=3), TTAug(views=5)):
+        assert tiny_inputs(source, 2, method=method).views.shape == (2, method.views, 3, 16, 16)
 
 
 def test_draws_are_made_for_each_image_or_once_for_the_step():

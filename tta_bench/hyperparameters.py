@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
-from tta_bench.method import Method
-from tta_bench.spec import digest
+from tta_bench.method import Card, Method
+from tta_bench.spec import RESETS, digest
 
 SHARED = ("tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim")
 
@@ -36,8 +40,18 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise PluginError(f"method {name!r} must be a subclass of tta_bench.method.Method, got {found!r}")
     cls: type[Method] = found
-    if "__dataclass_fields__" not in vars(cls):
+    parameters = vars(cls).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
         raise PluginError(f"method {name!r} must be a frozen dataclass; put @dataclass(frozen=True) above it")
+    card = getattr(cls, "card", None)
+    if not isinstance(card, Card):
+        raise PluginError(
+            f"method {name!r} must have a tta_bench.method.Card as `card`, got {card!r}; give it one"
+        )
+    if card.reset not in RESETS:
+        raise PluginError(
+            f"the card of {name!r} must say reset={' or '.join(RESETS)}, got {card.reset!r}; mend it"
+        )
     return cls
 
 
@@ -72,7 +86,8 @@ def create_method(
 
     Args:
         name: Name of the method.
-        values: Hyper-parameters; strings are read as the field's type.
+        values: Hyper-parameters; text is read as the field's type: ``a,b`` or ``a`` as a tuple of names, and what
+            begins with a bracket as JSON, which tuples within tuples need.
         preset: Name of a preset; its values yield to ``values``.
         plugins: Methods by name that were loaded from files.
 
@@ -97,23 +112,37 @@ def create_method(
         return cls(**chosen)
     except ValueError as error:
         raise BadInputError(f"{name}: {error}") from error
+    except registry.FAILURES as error:
+        raise PluginError(
+            f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; mend it, and give "
+            "every field a default"
+        ) from error
 
 
 def _parsed(method: str, key: str, hint: Any, value: Any) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    candidates = [value]
-    if isinstance(value, str) and "," in value:
-        candidates.append([part for part in value.split(",") if part])
-    if isinstance(value, str) and value.lower() == "none":
-        candidates.append(None)
     problems = []
-    for candidate in candidates:
+    for candidate in _readings(value):
         try:
             return adapter.validate_python(candidate)
         except ValidationError as error:
             problems.append(error.errors()[0]["msg"])
     problem = problems[0][0].lower() + problems[0][1:]
     raise BadInputError(f"hyper-parameter {key} of {method}: {problem}, got {value!r}")
+
+
+def _readings(value: Any) -> Iterator[Any]:
+    """Yield what a value may stand for: itself, and of text None, nested lists in JSON, and a list of names."""
+    yield value
+    if not isinstance(value, str):
+        return
+    if value.lower() == "none":
+        yield None
+    if value.startswith(("[", "{")):
+        with suppress(ValueError):
+            yield json.loads(value)
+    if value:
+        yield [part for part in value.split(",") if part]
 
 
 def as_dict(method: Method) -> dict[str, Any]:
@@ -140,22 +169,36 @@ def _short(value: Any) -> str:
 def source_hash(cls: type[Method]) -> str:
     """Return the hash of the source text that a method's steps come from; the ids of its cells depend on it.
 
-    It covers the method's module, the modules of its own package that it imports, and the shared mathematics.
+    It covers the method's module, the modules of its own package that it imports, and the shared mathematics. The
+    place of a plug-in file does not matter.
     """
     texts: dict[str, str] = {}
-    waiting = [cls.__module__]
+    waiting, package = [cls.__module__], _own_package(cls.__module__)
     while waiting:
         name = waiting.pop()
         module = sys.modules.get(name)
-        path = None if module is None else inspect.getsourcefile(module)
-        if name in texts or path is None:
+        path = None if module is None else _source_file(module)
+        key = f"{registry.PLUGIN}{Path(path).stem}" if path and name.startswith(registry.PLUGIN) else name
+        if key in texts or path is None:
             continue
-        texts[name] = Path(path).read_text(encoding="utf-8")
-        package = cls.__module__.rpartition(".")[0]
-        for found in _imported(texts[name], name.rpartition(".")[0]):
-            if found in SHARED or (package and found.startswith(f"{package}.")):
+        texts[key] = Path(path).read_text(encoding="utf-8")
+        for found in _imported(texts[key], getattr(module, "__package__", None) or ""):
+            if found in SHARED or (package and f"{found}.".startswith(f"{package}.")):
                 waiting.append(found)
     return digest(texts or cls.__qualname__, 16)
+
+
+def _own_package(module: str) -> str:
+    """Return the package whose modules belong to a method: the outermost, but for the built-in methods theirs."""
+    top, dot, _ = module.partition(".")
+    return module.rpartition(".")[0] if top == "tta_bench" else top if dot else ""
+
+
+def _source_file(module: ModuleType) -> str | None:
+    try:
+        return inspect.getsourcefile(module)
+    except TypeError:  # a built-in module, or a folder without an __init__.py
+        return None
 
 
 def _imported(text: str, package: str) -> Iterator[str]:
@@ -164,5 +207,8 @@ def _imported(text: str, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            try:
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            except ImportError:  # beyond the outermost package
+                continue
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))

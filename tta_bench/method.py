@@ -208,6 +208,10 @@ class Method(ABC):
         """
         return None
 
+    def check_protocol(self, reset: str, batch_size: int) -> None:
+        """Refuse a protocol under which a hyper-parameter would have no effect; by default none."""
+        return
+
     def view_policy(self) -> ViewPolicy | None:
         """Return how many views of which kind the runner makes of each image; by default what the card says."""
         return self.card.views

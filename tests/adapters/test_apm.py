@@ -16,6 +16,7 @@ from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.steps import slice_inputs, step
 from tta_bench.testing import tiny_clip, tiny_inputs, tiny_source, tiny_task
 
+INF, NAN = float("inf"), float("nan")
 SMALL = students.Dims((8, 12), 4, (3, 2), 8, (10, 8, 6))
 
 
@@ -247,12 +248,91 @@ def test_an_unknown_choice_is_refused(name):
         Apm(**{name: "other"})
 
 
+OUTSIDE = {
+    "iterations": [0], "stride": [0], "stop_loss": [-1.0, NAN, INF], "lr": [-1.0, NAN, INF],
+    "betas": [(1.0, 1.0), (0.9, NAN), (-0.1, 0.9)], "eps": [-1.0, 0.0, NAN, INF], "weight_decay": [-1.0, NAN],
+    "weight_std": [0.0, -1.0, NAN, INF], "lr_every": [-1],
+    "dims": [
+        (4, 4), SMALL._replace(patch=0), SMALL._replace(grid=(0, 2)), SMALL._replace(grid=(3, 2, 1)),
+        SMALL._replace(image=(8, 3)), SMALL._replace(widths=(4, 4)), SMALL._replace(widths=(4, 0, 4)),
+        SMALL._replace(heads=-2), SMALL._replace(code=0), SMALL._replace(grid=(1.5, 2)), SMALL._replace(grid=3),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, each in OUTSIDE.items() for value in each]
+)
+def test_a_value_that_no_fit_could_have_is_refused(name, value):
+    with pytest.raises(BadInputError, match=f"{name} must "):
+        Apm(**{name: value})
+
+
+def test_sizes_that_no_student_has_are_refused_and_lists_are_taken(source):
+    with pytest.raises(BadInputError, match="no patch larger than the image"):
+        students.Student(SMALL._replace(patch=9), 16)
+    lists = [list(part) if isinstance(part, tuple) else part for part in SMALL]
+    for dims in (lists, lists[:-1]):
+        inputs = tiny_inputs(source, 2, method=small())
+        assert torch.equal(run(small(dims=dims), source, inputs).scores, run(small(), source, inputs).scores)
+
+
+@pytest.mark.parametrize("engine", ["reference", "active"])
+@pytest.mark.parametrize("products", ["tf32", "bfloat16"])
+def test_rounded_products_need_the_fast_engine(products, engine):
+    with pytest.raises(BadInputError, match=f"products='{products}' needs engine 'fast', got '{engine}'"):
+        Apm(products=products, engine=engine)
+
+
+def test_a_quirk_that_carries_a_state_is_refused_where_nothing_is_carried():
+    for quirk in ("carry_adam", "all"):
+        Apm(reference_quirk=quirk).check_protocol("never", 1)
+        for protocol in (("image", 1), ("shift", 1), ("batch", 1), ("never", 2)):
+            with pytest.raises(BadInputError, match="needs reset 'never' and batch size 1"):
+                Apm(reference_quirk=quirk).check_protocol(*protocol)
+    for quirk in ("none", "gradient_accumulation", "scaled_accumulation"):
+        Apm(reference_quirk=quirk).check_protocol("image", 64)
+
+
+def test_the_updates_of_a_fit_that_stops_early_are_counted(source):
+    method = small()
+    inputs = tiny_inputs(source, 1, method=method)
+    losses = method.fit(source, {}, inputs, 6).losses[:, 0]
+    for index in (0, 3):
+        stopping = small(stop_loss=float(losses[index]))
+        found, short = stopping.fit(source, {}, inputs, 6), method.fit(source, {}, inputs, index + 1)
+        assert found.moments.done == short.moments.done == index + 1
+        assert torch.equal(found.weights, short.weights)
+    assert small(stop_loss=float(losses[6])).fit(source, {}, inputs, 6).moments.done == 6
+
+
+def test_groups_that_stop_apart_have_no_moments_in_common(source, monkeypatch):
+    method = small()
+    inputs = tiny_inputs(source, 2, method=method)
+    losses = method.fit(source, {}, inputs, 0).losses[0]
+    monkeypatch.setattr(fitting, "AT_ONCE_ON_CPU", method.student(source).size)
+    stopping = small(stop_loss=float(losses.min()))
+    with pytest.raises(BadInputError, match="after different numbers of updates"):
+        stopping.fit(source, {}, inputs, 3)
+    assert stopping.fit(source, {}, inputs, 3, keep=False).losses.shape == (4, 2)
+
+
+@pytest.mark.parametrize("values", [{"stop_loss": 0.1}, {"reference_quirk": "all"}])
+def test_islands_of_students_that_are_not_those_read_are_refused(source, values):
+    method = small(**values)
+    with pytest.raises(BadInputError, match="islands are those of the last update"):
+        method.islands(source, tiny_inputs(source, 1, method=method), torch.Generator())
+
+
+def test_a_unit_target_is_refused_where_the_head_sees_lengths():
+    method = small(target="unit")
+    with pytest.raises(
+        IncompatibleError, match="target='unit' needs scores that ignore the feature's length"
+    ):
+        method.init(tiny_source(), None)
+
+
 def test_values_that_do_not_fit_are_refused(source):
-    for name, value in (("iterations", 0), ("stride", 0), ("stop_loss", -1.0), ("stop_loss", float("nan"))):
-        with pytest.raises(BadInputError, match=f"{name} must be"):
-            Apm(**{name: value})
-    with pytest.raises(BadInputError, match="needs engine 'fast'"):
-        Apm(products="bfloat16", engine="active")
     with pytest.raises(IncompatibleError, match="multiples of 4"):
         small(dims=SMALL._replace(code=6)).student(source)
     with pytest.raises(IncompatibleError, match="divide the feature"):

@@ -211,6 +211,33 @@ def test_bfloat16_products_stay_near_and_leave_weights_in_float32():
     assert torch.equal(full.predictions, exact.predictions)
 
 
+def test_tensor_float_rounds_the_inner_products_alone(monkeypatch):
+    student = students.Student(students.SIZES["pocket"], 64)
+    weights, patches, target = problem(student, 2, std=0.01, dtype=torch.float32)
+    made = fitting.make_engine("fast", student, weights, torch.zeros_like(weights), patches, target, "tf32")
+    assert not made.tensor_float
+    made.tensor_float, seen = True, []
+    for name in ("bmm", "baddbmm", "matmul"):
+        real = getattr(torch, name)
+
+        def watched(*tensors, real=real, **out):
+            seen.append((torch.get_float32_matmul_precision(), tuple(tensors[-2].shape)))
+            return real(*tensors, **out)
+
+        monkeypatch.setattr(torch, name, watched)
+    before = torch.get_float32_matmul_precision()
+    made.forward()
+    made.backward()
+    first, second, third = student.dims.widths
+    inner = [shape for precision, shape in seen if precision == "high"]
+    places = student.grid[0] * student.grid[1]
+    layers = [(second, first), (third, second)]
+    gradients = [(second, third), (third, places), (first, second), (second, places)]
+    assert inner == [(2, *shape) for shape in layers + gradients]
+    assert len(seen) > len(inner)
+    assert torch.get_float32_matmul_precision() == before
+
+
 def test_the_engine_is_chosen_by_device_and_size():
     published, pocket = (students.Student(students.SIZES[name], 768) for name in ("published", "pocket"))
     cpu, cuda = torch.device("cpu"), torch.device("cuda")

@@ -160,6 +160,35 @@ def test_the_command_sums_up_and_exits_with_the_verdict(tmp_path):
     assert result.output.splitlines()[-1] == "0 passed, 0 failed, 0 not replayed"
 
 
+@pytest.mark.parametrize(
+    "method", ["sar", "deyo", "eata", "shot", "cmf", "cotta", "rotta", "note", "rmt", "adacontrast"]
+)
+def test_a_case_without_its_hyper_parameters_is_refused_in_one_sentence(tmp_path, method):
+    folder = shutil.copytree(HERE / "online", tmp_path / "online")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    name, info = next(iter(manifest["methods"][method].items()))
+    manifest["methods"] = {method: {name: info}}
+    values = info["hyperparameters"]
+    for missing in values:
+        info["hyperparameters"] = {key: value for key, value in values.items() if key != missing}
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        result = call(folder)
+        if isinstance(result.exception, BadInputError):
+            assert f"lacks '{missing}'; the folder is incomplete" in str(result.exception)
+        else:
+            assert result.exception is None or isinstance(result.exception, SystemExit)
+    info["hyperparameters"] = {}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert isinstance(call(folder).exception, BadInputError)
+
+
+def test_an_empty_file_of_arrays_is_refused_in_one_sentence(tmp_path):
+    folder = write_online(tmp_path)
+    (folder / "tent.npz").write_bytes(b"")
+    with pytest.raises(BadInputError, match=r"expected an \.npz file, got '.*tent\.npz'"):
+        list(replay(folder))
+
+
 def test_the_command_refuses_what_is_no_golden_folder(tmp_path):
     for folder in (tmp_path / "none", tmp_path):
         assert isinstance(call(folder).exception, BadInputError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: torch.from_numpy(np.asarray(file[name])) for name in sorted(file.files)}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInputError(f"expected an .npz file, got {str(path)!r}: {error}; check the folder") from error
 
 
@@ -58,3 +59,20 @@ def entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in mapping:
         raise BadInputError(f"{where} lacks {name!r}; the folder is incomplete or of another format")
     return mapping[name]
+
+
+class Entries(dict[str, Any]):
+    """Entries of golden material by name, of which a missing one is refused as by `entry`.
+
+    Args:
+        entries: By name.
+        where: What they are entries of, for the error.
+    """
+
+    def __init__(self, entries: Mapping[str, Any], where: str) -> None:
+        super().__init__(entries)
+        self.where = where
+
+    def __missing__(self, name: str) -> Any:
+        """Refuse a name that is not there."""
+        return entry(self, name, self.where)

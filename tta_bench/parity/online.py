@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.method import State, Task
-from tta_bench.parity.folder import below, entry, read_arrays, read_json
+from tta_bench.parity.folder import Entries, below, entry, read_arrays, read_json
 from tta_bench.parity.judge import Judge, not_replayed
 from tta_bench.parity.models import classifier
 from tta_bench.parity.online_case import Case, GoldenSplit, Plan
@@ -85,9 +85,12 @@ def _case(
     kwargs = manifest.get("vit", {}).get("kwargs", {})
     source = classifier(model, below(weights, f"{model}/"), tuple(x.shape[-3:]), kwargs)
     count, size = entry(arrays, "logits", f"case {method}/{name}").shape[:2]
-    split = GoldenSplit(inputs["source_x"], inputs["source_y"]) if "source_x" in inputs else None
+    split = None
+    if "source_x" in inputs:
+        split = GoldenSplit(inputs["source_x"], entry(inputs, "source_y", "inputs.npz"))
     stream = tuple(x.flatten(0, 1).split(size)[:count])
-    return Case(method, name, info, manifest, arrays, source, stream, split)
+    recorded = Entries(arrays, f"case {method}/{name}")
+    return Case(method, name, info, manifest, recorded, source, stream, split)
 
 
 def _replay(case: Case, noise: float) -> CaseResult:

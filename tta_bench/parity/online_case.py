@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tta_bench.method import Inputs, Method, State
 from tta_bench.models.source import SourceModel
+from tta_bench.parity.folder import Entries
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Case:
     @property
     def values(self) -> Mapping[str, Any]:
         """The hyper-parameters of the reference."""
-        values: Mapping[str, Any] = self.info.get("hyperparameters", {})
-        return values
+        where = f"the hyper-parameters of case {self.method}/{self.name}"
+        return Entries(self.info.get("hyperparameters", {}), where)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch.nn.functional import one_hot
 
 from tta_bench import registry
 from tta_bench.method import Inputs, Method, State
-from tta_bench.parity.folder import entry
+from tta_bench.parity.folder import Entries, entry
 from tta_bench.parity.online_case import Case, Plan
 
 
@@ -40,7 +40,9 @@ def method(name: str, **values: Any) -> Method:
 
 def optimiser(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyper-parameters that stand for the optimiser of a case."""
-    given = entry(values, "optimizer", "the hyper-parameters of the case")
+    given = Entries(
+        entry(values, "optimizer", "the hyper-parameters of the case"), "the optimizer of the case"
+    )
     decay = given.get("wd", 0.0)
     if given["method"] == "Adam":
         betas = (given["beta1"], given["beta2"])

@@ -22,19 +22,19 @@ SPLIT_NEEDS = frozenset({"source_images", "source_labels", "source_replay"})
 def tiny_inputs(
     source: SourceModel, n: int, *, method: Method, seed: int = 0, per_image: bool | None = None
 ) -> Inputs:
-    """Return one batch with all that the method's card needs, as the runner would hand it over.
+    """Return one batch with all that the method asks for, as the runner would hand it over.
 
     Args:
         source: The source model.
         n: N.
-        method: Whose card and draws decide what is in it.
+        method: Whose card, views and draws decide what is in it.
         seed: Of the images and draws; equal seeds give equal batches.
         per_image: Whether draws are made for each image (as under an ``image`` reset) or once for the step;
             None goes by the card.
     """
-    card = method.card
+    card, policy = method.card, method.view_policy()
     images = tiny_images(source, n, seed)
-    views = None if card.views is None else _views(images, card.views.count, seed)
+    views = None if policy is None else _views(images, policy.count, seed)
     features = view_features = None
     if "features" in card.needs:
         with torch.no_grad():
