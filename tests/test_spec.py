@@ -29,10 +29,15 @@ def test_severities_are_read_and_ordered(texts, expected):
     assert parse_severities(texts) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "1-", "-", "one,two"])
+@pytest.mark.parametrize("text", ["", "x", "1-", "-", "one,two", "²", "1,4-3"])
 def test_unreadable_severities_are_refused(text):
     with pytest.raises(BadInputError, match="--severity must be like"):
         parse_severities([text])
+
+
+def test_a_range_of_severities_that_are_not_there_is_refused_at_once():
+    with pytest.raises(BadInputError, match="--severity must be 1 to 5, got 99999999999"):
+        parse_severities(["1-99999999999"])
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,11 @@ def test_unreadable_severities_are_refused(text):
         ({"precision": "float8"}, "--precision must be one of"),
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda"),
         ({"seeds": (-1,)}, "--seed must be 0 or more"),
+        ({"seeds": (2**63,)}, "--seed must be 0 or more and below"),
+        ({"seeds": ()}, "--seed must name at least one"),
+        ({"severities": ()}, "--severity must name at least one"),
+        ({"options": {"workers": -2}}, "--workers must be 0 or more, got -2"),
+        ({"subset": "first-²"}, "--subset must be"),
         ({"subset": "some-5"}, "--subset must be"),
         ({"subset": "first-0"}, "--limit must be at least 1"),
     ],

@@ -116,6 +116,25 @@ def test_inputs_that_are_not_there_stay_away(way, only):
     assert torch.allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["batch", "native", "loop", "vmap"])
+@pytest.mark.parametrize("teacher", [lambda x: x[:, 1:], lambda x: x.repeat(2, 1)], ids=["classes", "images"])
+def test_a_teacher_of_another_shape_is_refused(way, teacher):
+    @dataclass(frozen=True)
+    class Misled(Method):
+        """Report a teacher of other images or classes."""
+
+        card = CARD
+
+        def adapt(self, source, state, inputs):
+            logits = source.logits(inputs.images)
+            return Adapted(state, logits, teacher(logits))
+
+    source, method = tiny_source("group"), Misled()
+    inputs = tiny_inputs(source, 3, method=method)
+    with pytest.raises(PluginError, match="Misled must give teacher scores of shape"):
+        step(method, source, method.init(source, tiny_task(source, method)), inputs, way=way)
+
+
 def test_a_slice_keeps_the_replay_batch_whole():
     _, _, inputs = setting(Busy(), n=4)
     part = slice_inputs(inputs, 1, 3)

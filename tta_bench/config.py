@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from tta_bench.errors import BadInputError, UnknownNameError
 
@@ -27,11 +27,11 @@ class Options(BaseModel):
     datasets: list[str] | None = None
     models: list[str] | None = None
     corruptions: list[str] | None = None
-    severities: list[int | str] | None = None
-    limit: int | None = None
+    severities: list[StrictInt | str] | None = None
+    limit: StrictInt | None = None
     subset: str | None = None
-    batch_size: int | None = None
-    seeds: list[int] | None = None
+    batch_size: StrictInt | None = None
+    seeds: list[StrictInt] | None = None
     reset: str | None = None
     settings: list[str] | None = None
     preset: str | None = None
@@ -42,7 +42,7 @@ class Options(BaseModel):
     pretrained: bool | None = None
     prompts: str | None = None
     bad_image: str | None = None
-    workers: int | None = None
+    workers: StrictInt | None = None
     emulate_distributed: bool | None = None
     elastic: str | None = None
     frost_dir: str | None = None
@@ -61,8 +61,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise BadInputError(
             f"--config expects a YAML file, got {str(path)!r}, which does not exist"
         ) from error
-    except yaml.YAMLError as error:
-        raise BadInputError(f"--config expects YAML, but {path} cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise BadInputError(f"--config expects YAML, but {path} cannot be read: {problem}") from error
     if not isinstance(content, dict):
         raise BadInputError(
             f"{path} must hold options such as 'methods: [apm]', got {type(content).__name__}"

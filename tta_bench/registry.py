@@ -8,6 +8,7 @@ costs no import of torch.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -20,11 +21,10 @@ from typing import Any, Literal
 from tta_bench.errors import PluginError, UnknownNameError
 
 Group = Literal["methods", "datasets", "models"]
-IMPORT_FAILURES = (
-    ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError, LookupError, RuntimeError,
-    ArithmeticError, AssertionError, OSError,
-)  # fmt: skip
-"""What a module raises while it is imported when it is broken."""
+PLUGIN = "tta_bench_plugin_"
+"""Prefix of the module names that plug-in files are imported under."""
+FAILURES = (Exception, SystemExit)
+"""What code that others wrote may raise: anything but the user's interruption."""
 
 
 @lru_cache
@@ -50,6 +50,12 @@ def owner(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "an unnamed package"
 
 
+def brief(error: BaseException) -> str:
+    """Return the type of an error and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
 def load(group: Group, name: str) -> Any:
     """Import and return the object that a name stands for.
 
@@ -63,10 +69,10 @@ def load(group: Group, name: str) -> Any:
     point = known[name]
     try:
         return point.load()
-    except IMPORT_FAILURES as error:
+    except FAILURES as error:
         raise PluginError(
             f"{group[:-1]} {name!r} of {owner(point)} ({point.value}) cannot be imported: "
-            f"{type(error).__name__}: {error}; mend or uninstall that package"
+            f"{brief(error)}; mend or uninstall that package"
         ) from error
 
 
@@ -93,7 +99,8 @@ def load_file(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise PluginError(f"expected a Python file, got {str(path)!r}, which does not exist; check the path")
-    name = f"tta_bench_plugin_{path.stem}"
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"{PLUGIN}{place}_{path.stem}"  # two files may have one stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"expected a Python file ending in .py, got {str(path)!r}")
@@ -101,9 +108,7 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
-    except IMPORT_FAILURES as error:
+    except FAILURES as error:
         del sys.modules[name]
-        raise PluginError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file"
-        ) from error
+        raise PluginError(f"{path} cannot be imported: {brief(error)}; mend the file") from error
     return module

@@ -15,6 +15,8 @@ RESETS = ("image", "batch", "shift", "never")
 PRECISIONS = ("float32", "float64", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 BAD_IMAGE = ("stop", "skip")
+WORST = 5
+"""The highest severity."""
 CHOSEN = ("published", "held-out", "tuned-on-test")
 ELASTIC = ("original", "imagecorruptions")
 
@@ -74,8 +76,9 @@ class RunSpec:
             bool(self.methods), "--method must name at least one method; `tta-bench list methods` shows all"
         )
         _require(bool(self.datasets), "--dataset must name at least one; `tta-bench list datasets` shows all")
+        _require(bool(self.severities), "--severity must name at least one; leave it out for 5")
         for severity in self.severities:
-            _require(severity in range(1, 6), f"--severity must be 1 to 5, got {severity}")
+            _require(1 <= severity <= WORST, f"--severity must be 1 to {WORST}, got {severity}")
         size = self.batch_size
         _require(size is None or size > 0, f"--batch-size must be at least 1, got {size}")
         _one_of("--reset", self.reset, (None, *RESETS))
@@ -84,8 +87,11 @@ class RunSpec:
         _one_of("--on-bad-image", self.bad_image, BAD_IMAGE)
         _one_of("--chosen", self.chosen, CHOSEN)
         _one_of("--elastic", self.options.get("elastic"), (None, *ELASTIC))
+        workers = self.options.get("workers")
+        _require(workers is None or workers >= 0, f"--workers must be 0 or more, got {workers}")
+        _require(bool(self.seeds), "--seed must name at least one; leave it out for 0")
         for seed in self.seeds:
-            _require(seed >= 0, f"--seed must be 0 or more, got {seed}")
+            _require(0 <= seed < 2**63, f"--seed must be 0 or more and below 2**63, got {seed}")
         if self.subset:
             subset_size(self.subset)
 
@@ -111,7 +117,7 @@ def subset_size(subset: str) -> int | None:
     if subset == "robustbench-5k":
         return 5000
     kind, _, count = subset.partition("-")
-    if kind not in ("first", "seeded") or not count.isdigit():
+    if kind not in ("first", "seeded") or not count.isdecimal():
         raise BadInputError(f"--subset must be full, first-N, seeded-N or robustbench-5k, got {subset!r}")
     if int(count) == 0:
         raise BadInputError("--limit must be at least 1 image per shift, got 0; leave it out for the default")
@@ -134,10 +140,11 @@ def parse_severities(texts: Sequence[str]) -> tuple[int, ...]:
             first, dash, last = part.strip().partition("-")
             numbers = (first, last) if dash else (first, first)
             _require(
-                all(number.isdigit() for number in numbers),
+                all(number.isdecimal() for number in numbers) and int(numbers[0]) <= int(numbers[-1]),
                 f"--severity must be like 5, 1-5 or 1,3, got {text!r}",
             )
-            found.update(range(int(numbers[0]), int(numbers[1]) + 1))
+            _require(int(numbers[-1]) <= WORST, f"--severity must be 1 to {WORST}, got {numbers[-1]}")
+            found.update(range(int(numbers[0]), int(numbers[-1]) + 1))
     _require(bool(found), f"--severity must be like 5, 1-5 or 1,3, got {', '.join(texts)!r}")
     return tuple(sorted(found))
 

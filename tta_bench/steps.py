@@ -69,10 +69,11 @@ def step(
     if scores is None:
         with phase("predict"), torch.no_grad():
             scores = method.predict(source, adapted.state, inputs)
+    teacher = adapted.teacher
     return Stepped(
         adapted.state if way == "batch" else state,
         _shaped(method, source, scores, inputs).detach(),
-        None if adapted.teacher is None else adapted.teacher.detach(),
+        None if teacher is None else _shaped(method, source, teacher, inputs, "teacher scores").detach(),
         adapted.logits is not None,
     )
 
@@ -121,7 +122,10 @@ def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, 
             with phase("predict"), torch.no_grad():
                 logits = torch.func.vmap(predict)(states, each)
     scores = _shaped(method, source, logits.squeeze(1), inputs)
-    return Stepped(state, scores.detach(), teacher.squeeze(1).detach() if teacher.numel() else None, fused)
+    taught = None
+    if teacher.numel():
+        taught = _shaped(method, source, teacher.squeeze(1), inputs, "teacher scores").detach()
+    return Stepped(state, scores.detach(), taught, fused)
 
 
 def size(inputs: Inputs) -> int:
@@ -192,9 +196,9 @@ def checked(method: Method, adapted: Any) -> Adapted:
     return adapted
 
 
-def _shaped(method: Method, source: SourceModel, scores: Any, inputs: Inputs) -> Tensor:
+def _shaped(method: Method, source: SourceModel, scores: Any, inputs: Inputs, kind: str = "scores") -> Tensor:
     expected = (size(inputs), source.num_classes)
     if not isinstance(scores, Tensor) or tuple(scores.shape) != expected:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise PluginError(f"{type(method).__name__} must give scores of shape {expected}, got {got}")
+        raise PluginError(f"{type(method).__name__} must give {kind} of shape {expected}, got {got}")
     return scores

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ CASES = {
     "reset": ((*RUN, "--reset", "epoch"), "--reset must be one of image, batch, shift, never"),
     "device": ((*RUN, "--device", "tpu"), "--device must be one of"),
     "precision": ((*RUN, "--precision", "float8"), "--precision must be one of float32, float64, bfloat16"),
+    "severities": ((*RUN, "--severity", "1,4-3"), "--severity must be like 5, 1-5 or 1,3, got '1,4-3'"),
+    "superscript": ((*RUN, "--subset", "first-²"), "--subset must be full, first-N"),
+    "workers": ((*RUN, "--workers", "-2"), "--workers must be 0 or more, got -2"),
+    "seed": ((*RUN, "--seed", str(2**63)), "--seed must be 0 or more and below 2**63"),
+    "protocol": (
+        ("run", "--method", "apm", "--dataset", "pocket", "--set", "reference_quirk=carry_adam"),
+        "needs reset 'never' and batch size 1, got reset 'image' and batch size 64",
+    ),
     "no method": (("run", "--dataset", "pocket"), "--method must name at least one method"),
     "no dataset": (("run", "--method", "source"), "--dataset must name at least one"),
     "plugin file": (
@@ -175,3 +184,59 @@ def test_a_method_runs_in_the_precisions_of_its_card_alone(tta_bench, tmp_path, 
     assert refused.code == 2
     assert "exact is good for --precision float64, got 'bfloat16'; choose one of those" in refused.err
     assert tta_bench(*run, "--precision", "float64").code == 0
+
+
+CONFIGS = {
+    "no YAML": (
+        b"methods: [source\ndatasets: ]]\n  - x: {",
+        "run.yaml cannot be read: while parsing a flow sequence",
+    ),
+    "not text": ("methods: [é]".encode("latin-1"), "run.yaml cannot be read: 'utf-8' codec"),
+    "no seeds": (b"methods: [source]\ndatasets: [pocket]\nseeds: []", "--seed must name at least one"),
+    "limit": (b"methods: [source]\ndatasets: [pocket]\nlimit: true", "valid integer, got True"),
+    "severities": (b"methods: [source]\ndatasets: [pocket-c]\nseverities: [true]", "got True"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), CONFIGS.values(), ids=CONFIGS)
+def test_a_bad_configuration_is_one_sentence(tta_bench, tmp_path, monkeypatch, content, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_bytes(content)
+    done = tta_bench("run", "--config", "run.yaml")
+    assert done.code == 2
+    assert sentence in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_folder_is_no_configuration(tta_bench, tmp_path):
+    done = tta_bench("run", "--config", tmp_path)
+    assert done.code == 2
+    assert f"--config expects YAML, but {tmp_path} cannot be read" in done.err
+
+
+def test_a_damaged_run_folder_is_one_sentence(tta_bench, tmp_path):
+    folder = tmp_path / "runs"
+    assert tta_bench(*RUN, "--limit", 4, "--output", folder).code == 0
+    manifest = next(folder.glob("cells/*/manifest.json"))
+    manifest.unlink()
+    manifest.mkdir()
+    commands = ((*RUN, "--limit", 4, "--output", folder), ("leaderboard", folder))
+    for command in commands:
+        done = tta_bench(*command)
+        assert done.code == 2
+        assert f"{manifest} should be a readable file and is not" in done.err
+        assert done.err.count("\n") == 1
+    shutil.rmtree(folder / "cells")
+    (folder / "cells").write_text("")
+    for command in commands:
+        done = tta_bench(*command)
+        assert done.code == 2
+        assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "soon"])
+def test_seconds_between_flushes_are_a_number(tta_bench, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("TTA_BENCH_FLUSH_SECONDS", value)
+    done = tta_bench(*RUN, "--limit", 4, "--output", tmp_path / "runs")
+    assert done.code == 2
+    assert f"TTA_BENCH_FLUSH_SECONDS must be a number of seconds, 0 or more, got '{value}'" in done.err

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An in-memory dataset, a store of lists a few methods, and short ways to plan and run them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +43,7 @@ NOISE = Dataset(
     default_subset="full",
     default_batch=8,
 )
+LABELLED = replace(NOISE, source_split=lambda: Noise("source", count=60))
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,19 @@ class Faulty(Method):
         return Adapted({"steps": steps}, logits)
 
 
+@dataclass(frozen=True)
+class Replay(Method):
+    """Predict the mean of the replay batch, whatever the image."""
+
+    card: ClassVar[Card] = Card(
+        paper="none", reset="image", independent=True, needs=frozenset({"source_replay", "source_images"})
+    )
+
+    def adapt(self, source, state, inputs):
+        logits = source.logits(inputs.source_images).mean(0, keepdim=True)
+        return Adapted(state, logits.expand(len(inputs.images), -1))
+
+
 @dataclass
 class ListWriter:
     """Rows of one cell in a list of batches; may pretend that the process is killed."""
@@ -154,6 +168,12 @@ class ListStore:
         self.manifests[manifest["cell"]] = dict(manifest)
         return self.writers[manifest["cell"]]
 
+    def noted(self, cell):
+        return self.manifests.get(cell, {})
+
+    def note(self, manifest):
+        self.manifests[manifest["cell"]] = dict(manifest)
+
     def finish(self, writer, manifest):
         self.manifests[manifest["cell"]] = dict(manifest)
 
@@ -182,13 +202,13 @@ class Silent:
         self.ended.append((label, status, detail))
 
 
-def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake"):
+def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake", dataset=NOISE):
     return CellPlan(
         name=name,
         method=method,
         preset="",
         model="tiny",
-        dataset=NOISE,
+        dataset=dataset,
         shifts=tuple(shifts),
         subset="full",
         batch_size=batch_size,

@@ -34,14 +34,16 @@ def test_the_step_that_takes_most_sets_the_size(monkeypatch):
     assert images_at_once(500, CPU, torch.zeros(2**28, dtype=torch.uint8), None) == 1
 
 
-@pytest.mark.parametrize("method", [fakes.Drawn(), Tent()])
+@pytest.mark.parametrize("method", [fakes.Drawn(), Tent(), fakes.Replay()])
 def test_groups_change_no_number(method, monkeypatch):
-    whole, ended, _ = run([cell(method, reset="image")])
+    plan = cell(method, reset="image", dataset=fakes.LABELLED)
+    whole, ended, _ = run([plan])
     monkeypatch.setattr("tta_bench.engine.cell.images_at_once", lambda *arguments: 3)
-    parts, again, _ = run([cell(method, reset="image")])
+    parts, again, _ = run([plan])
     assert ended[0].cell == again[0].cell
     for name in ("image_id", "position", "prediction", "batch_size", "warmup", "reset"):
         assert parts.writers[again[0].cell].column(name) == whole.writers[ended[0].cell].column(name)
+    assert len(set(whole.writers[ended[0].cell].column("confidence"))) > 1
     one, other = (store.writers[ended[0].cell].column("confidence") for store in (whole, parts))
     torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
     assert [

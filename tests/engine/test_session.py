@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run: what is computed, reused, resumed, reset and recorded."""
 
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
 
+from tta_bench.data.preprocess import Preprocess
+from tta_bench.engine import session
+from tta_bench.engine.rows import score_columns
+from tta_bench.errors import StoreError
+from tta_bench.method import Adapted
 from tta_bench.testing import tiny_source
 
 from . import fakes
@@ -30,6 +36,12 @@ def test_rows_join_labels_scores_and_clocks():
     assert all(value > 0 for value in writer.column("adapt_ms"))
     assert writer.column("predict_ms") == [None] * len(images)
     assert writer.column("warmup") == [index < 8 for index in range(len(images))]
+
+
+def test_float32_is_float32_in_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    run([cell(fakes.Same())])
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_the_second_run_computes_nothing():
@@ -144,3 +156,159 @@ def test_the_manifest_tells_the_protocol_and_the_machine():
     assert manifest["versions"]["torch"] == version("torch")
     assert manifest["init_ms"] >= 0
     assert manifest["peak_rss_mib"] > 10
+
+
+@pytest.mark.parametrize("change", ["name", "preprocess", "mean", "std"])
+def test_models_that_see_images_otherwise_share_neither_scores_nor_cells(monkeypatch, change):
+    store, ended, _ = run([cell(fakes.Counter())])
+    other = tiny_source(classes=5, size=(3, 16, 16))
+    value = {
+        "name": "quick",
+        "preprocess": Preprocess((16, 16), 20),
+        "mean": other.mean + 1,
+        "std": other.std * 2,
+    }
+    setattr(other, change, value[change])
+    monkeypatch.setattr(session, "load_model", lambda *args, **kwargs: other)
+    plan = replace(cell(fakes.Counter()), model="quick" if change == "name" else "tiny")
+    _, again, _ = run([plan], store)
+    assert again[0].cell != ended[0].cell
+    assert len(store.kept) == 2
+
+
+@dataclass(frozen=True)
+class Collapsing(fakes.Drawn):
+    """Give scores that are not finite for few images."""
+
+    def adapt(self, source, state, inputs):
+        scores = inputs.draws.to(source.dtype)
+        return Adapted(state, scores.where(scores[:, :1] > 0.05, torch.nan))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_cell_noted_outlives_its_interruption(monkeypatch, whole):
+    store, ended, _ = run([cell(Collapsing())])
+    name, bad = (
+        ended[0].cell,
+        np.flatnonzero(np.array(store.writers[ended[0].cell].column("confidence")) == 0),
+    )
+    assert ended[0].status == "collapsed"
+    batches = 5 if whole else int(bad.max()) // 8 + 1
+    assert whole or batches < 5, "the rows after the interruption must be finite"
+    killed = fakes.ListStore(die_after=batches)
+    with monkeypatch.context() as patch:
+        patch.setattr(killed, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run([cell(Collapsing())], killed)
+    assert killed.manifests[name]["status"] == "running"
+    killed.manifests[name]["absolute_peak_mib"] = 12.5
+    killed.die_after = None
+    _, again, reporter = run([cell(Collapsing())], killed, resume=True)
+    assert reporter.images == 37 - min(8 * batches, 37)
+    assert again[0].status == "collapsed"
+    manifest = killed.manifests[name]
+    assert (manifest["absolute_peak_mib"], manifest["images_at_once"]) == (12.5, 8)
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_every_batch_of_a_sequence_has_a_replay_batch_of_its_own():
+    shifts = [FOG, SNOW, FOG._replace(severity=1)]
+    plan = cell(fakes.Replay(), shifts, reset="never", batch_size=12, dataset=fakes.LABELLED)
+    store, ended, _ = run([plan])
+    seen = store.writers[ended[0].cell].column("confidence")
+    firsts = [seen[first + start] for first in (0, 37, 74) for start in range(0, 37, 12)]
+    assert len(set(firsts[:5])) == 5  # the 60 source images
+    assert firsts[5:10] == firsts[:5]
+
+
+def test_a_resumed_sequence_replays_what_it_would_have():
+    plan = cell(fakes.Replay(), [FOG, SNOW], reset="image", dataset=fakes.LABELLED)
+    whole, ended, _ = run([plan])
+    killed = fakes.ListStore(die_after=7)
+    with pytest.raises(KeyboardInterrupt):
+        run([plan], killed)
+    killed.die_after = None
+    run([plan], killed, resume=True)
+    one, other = (each.writers[ended[0].cell].column("confidence") for each in (whole, killed))
+    assert one == other
+
+
+def broken(*arguments, **options):
+    raise RuntimeError("the plug-in broke\nand says why")
+
+
+def leave(*arguments, **options):
+    raise SystemExit(0)
+
+
+def teach(self, source, state, inputs):
+    logits = source.logits(inputs.images)
+    return Adapted(state, logits, logits[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "detail"),
+    [
+        ("init", broken, "RuntimeError: the plug-in broke"),
+        ("notes", broken, "RuntimeError: the plug-in broke"),
+        ("adapts", broken, "RuntimeError: the plug-in broke"),
+        ("view_policy", broken, "RuntimeError: the plug-in broke"),
+        ("view_policy", lambda self: 3, "PluginError: Bad.view_policy must return"),
+        ("notes", lambda self, source: {"rank": torch.zeros(2)}, "PluginError: Bad.notes must return"),
+        ("notes", lambda self, source: 3, "PluginError: Bad.notes must return"),
+        ("adapt", leave, "SystemExit: 0"),
+        ("adapt", teach, "PluginError: Bad must give teacher scores of shape (8, 5), got (8, 4)"),
+    ],
+)
+@pytest.mark.parametrize("reset", ["batch", "image"])
+def test_a_method_that_breaks_anywhere_fails_its_cell_and_no_other(name, replacement, detail, reset):
+    bad = type("Bad", (fakes.Same,), {name: replacement})
+    cells = [cell(bad(), name="bad", reset=reset), cell(fakes.Counter())]
+    store, ended, reporter = run(cells)
+    assert [one.status for one in ended] == ["failed", "complete"]
+    assert reporter.ended[0][2].startswith(detail)
+    assert "Traceback" in store.manifests[ended[0].cell]["error"]
+
+
+def test_a_storage_error_stops_the_run(monkeypatch):
+    def full(*arguments):
+        raise StoreError("no space")
+
+    monkeypatch.setattr(fakes.ListWriter, "append", full)
+    with pytest.raises(StoreError, match="no space"):
+        run([cell(fakes.Counter())])
+
+
+@pytest.mark.parametrize("key", ["demonstration", "sees", "random_weights", "variant", "baseline"])
+def test_a_method_s_notes_leave_the_harness_s_own_alone(key):
+    noted = type("Noted", (fakes.Same,), {"notes": lambda self, source: {key: "mine", "engine": "fast"}})
+    _, ended, reporter = run([cell(noted())])
+    assert ended[0].status == "failed"
+    assert f"PluginError: Noted.notes must leave {key} to the harness" in reporter.ended[0][2]
+
+
+def test_a_baseline_is_one_by_its_own_card():
+    @dataclass(frozen=True)
+    class Heir(fakes.Same):
+        """Predict the opposite of the source, under its card."""
+
+        def adapt(self, source, state, inputs):
+            return Adapted(state, -source.logits(inputs.images))
+
+    store, ended, _ = run([cell(fakes.Same()), cell(Heir())])
+    same, heir = (store.writers[one.cell] for one in ended)
+    assert [store.manifests[one.cell]["notes"]["baseline"] for one in ended] == [True, False]
+    assert heir.column("source_prediction") == same.column("prediction")
+    assert heir.column("prediction") != same.column("prediction")
+
+
+def test_scores_that_are_not_finite_count_as_the_lowest():
+    scores = torch.tensor([[0.1, float("inf"), 0.3], [float("nan"), 0.6, 0.4], [float("-inf"), 0.0, 0.0]])
+    for output in ("logits", "probabilities", "votes"):
+        columns = score_columns(scores, output)
+        assert columns["prediction"].tolist() == [2, 1, 1]
+        assert np.isfinite(columns["confidence"]).all()
+        assert np.isfinite(columns["entropy"]).all()

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tta_bench.errors import StoreError
+from tta_bench.records.owner import _born
 from tta_bench.records.schema import REQUIRED_COLUMNS
+from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
 
 from .synthetic import manifest, put_cell, records
@@ -173,7 +179,8 @@ def test_positions_go_on_growing_across_batches_and_resumes(store):
     for again in (writer, store.writer("c", resume=True)):
         with pytest.raises(StoreError, match="grow from 3 on"):
             again.append(records(3, start=2))
-    writer.append(records(3, start=7))
+    again.append(records(3, start=7))
+    again.close()
     assert store.rows_done("c") == 6
 
 
@@ -197,3 +204,75 @@ def test_finish_refuses_the_manifest_of_another_cell(store):
     writer = store.writer("c", resume=False)
     with pytest.raises(StoreError, match="manifest should be of cell c, got one of d"):
         writer.finish(manifest("d"))
+
+
+def test_two_writers_of_one_cell_do_not_mix_their_rows(store, tmp_path):
+    first = store.writer("c", resume=False, flush_rows=1)
+    first.append(records(5))
+    second = store.writer("c", resume=False, flush_rows=1)
+    second.append(records(5))
+    with pytest.raises(StoreError, match=r"cell c in .* was taken over by process"):
+        first.append(records(5, start=5))
+    second.append(records(5, start=5))
+    assert second.finish(manifest("c")).images == 10
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "short", "foreign"])
+def test_a_cell_with_missing_rows_never_ends_as_complete(store, tmp_path, damage):
+    store.write_manifest(manifest("c"))
+    writer = store.writer("c", resume=False, flush_rows=10)
+    for batch in batches([10, 10, 10]):
+        writer.append(batch)
+    path = tmp_path / "cells/c/part-00001.parquet"
+    if damage == "gone":
+        path.unlink()
+    elif damage == "torn":
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        other = store.writer("d", resume=False, flush_rows=1)
+        other.append(records(9, start=10) if damage == "short" else records(10, start=11))
+        path.write_bytes((tmp_path / "cells/d/part-00000.parquet").read_bytes())
+    with pytest.raises(StoreError, match=r"cell c in .*; run it again with --force"):
+        writer.finish(manifest("c"))
+    assert store.manifest("c").status == "running"
+    assert not (tmp_path / "cells/c/records.parquet").exists()
+
+
+def owner(tmp_path, **changes):
+    path = tmp_path / "cells/c/owner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_cell_that_another_process_writes_is_refused(store, tmp_path):
+    store.writer("c", resume=False).append(records(5))
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        owner(tmp_path, pid=other.pid, born=_born(other.pid))
+        for begin in (
+            lambda: store.writer("c", resume=True),
+            lambda: Sink(store).begin(manifest("c").model_dump(), resume=True),
+        ):
+            with pytest.raises(
+                StoreError, match=f"is being written by process {other.pid} since 2"
+            ) as caught:
+                begin()
+            assert "\n" not in str(caught.value)
+        owner(tmp_path, born="1")  # a process of today under an old number
+        store.writer("c", resume=True)
+    finally:
+        other.communicate(b"\n")
+    owner(tmp_path, pid=other.pid)
+    assert store.writer("c", resume=True).rows == 0
+    owner(tmp_path, pid=1, host="elsewhere")
+    store.writer("c", resume=True).finish(manifest("c"))
+    assert not (tmp_path / "cells/c/owner.json").exists()
+
+
+def test_a_failed_write_leaves_nothing_behind(store, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store._files._fs, "mv", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.write_manifest(manifest("c"))
+    assert list((tmp_path / "cells/c").iterdir()) == []

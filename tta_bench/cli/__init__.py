@@ -22,7 +22,6 @@ from tta_bench.cli.validate import validate
 from tta_bench.errors import TTABenchError
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="tta-bench",
@@ -68,8 +67,5 @@ def main() -> None:
     except TTABenchError as error:
         typer.echo(f"tta-bench: {error}", err=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("tta-bench: interrupted; the same command with --resume goes on from here", err=True)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(BAD_INPUT)

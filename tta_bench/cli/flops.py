@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from tta_bench.spec import RunSpec
 
 
-def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> None:
-    """Print what adapting to one image costs, once for each method and model of a run."""
+def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> bool:
+    """Print what adapting to one image costs, once for each method and model of a run; False if one cannot be told."""
+    from tta_bench.cli.progress import say
     from tta_bench.engine.flops import step_costs
     from tta_bench.engine.machine import resolve_device
     from tta_bench.models.loading import load_model
+    from tta_bench.registry import FAILURES, brief
 
+    whole = True
     for cell in {(cell.name, cell.model): cell for cell in cells}.values():
         source = load_model(
             cell.model,
@@ -31,7 +34,15 @@ def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> N
             precision=spec.precision,
             device=resolve_device(spec.device).type,
         )
-        _show(console, f"{cell.name} · {cell.model}", step_costs(cell.method, source))
+        title = f"{cell.name} · {cell.model}"
+        try:
+            costs = step_costs(cell.method, source)
+        except FAILURES as error:
+            whole = False
+            say(console, f"\n{title}: the multiply-adds cannot be counted: {brief(error)}", style="red")
+        else:
+            _show(console, title, costs)
+    return whole
 
 
 def _show(console: Console, title: str, rows: Sequence[PartCost]) -> None:

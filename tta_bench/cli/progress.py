@@ -75,7 +75,9 @@ class ConsoleReporter:
             self._progress.update(self._task, completed=self._done, speed=f"{speed:.0f} images/s")
         if not self._console.is_terminal and now - self._told >= QUIET_SECONDS:
             left = (self._total - self._done) / max(speed, 1e-9)
-            self._say(f"{self._done}/{self._total} images, {speed:.0f} images/s, {left:.0f} s left")
+            self._say(
+                self._ended + 1, f"{self._done}/{self._total} images, {speed:.0f} images/s, {left:.0f} s left"
+            )
             self._told = now
 
     def cell_ended(self, label: str, status: str, detail: str = "") -> None:
@@ -84,15 +86,12 @@ class ConsoleReporter:
         self._label = label
         if status == "reused":
             if not self._console.is_terminal or self._ended == self._cells:
-                self._say("already computed")
+                self._say(self._ended, "already computed")
             return
         seconds = time.monotonic() - self._started
         speed = f"{self._fresh} images in {seconds:.1f} s, {self._fresh / max(seconds, 1e-9):.0f} images/s"
-        self._say(
-            f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
-        )
+        told = f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
+        self._say(self._ended, told)
 
-    def _say(self, text: str) -> None:
-        number = min(self._ended + (self._task is not None and self._fresh < self._total), self._cells)
-        line = f"[{max(number, 1)}/{self._cells}] {self._label}: {text}"
-        say(self._progress.console, line)
+    def _say(self, number: int, text: str) -> None:
+        say(self._progress.console, f"[{number}/{self._cells}] {self._label}: {text}")

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tta_bench.engine.planning import CellPlan
-    from tta_bench.engine.session import Ended
+    from tta_bench.engine.session import Ended, Session
+    from tta_bench.method import Method
     from tta_bench.spec import RunSpec
 
 FAILED = 1
+INTERRUPTED = 130
 DATA_OPTIONS = ("workers", "emulate_distributed", "elastic", "frost_dir")
 Names = list[str] | None
 
@@ -168,12 +170,24 @@ def run(
     store = Store(output).open(create=True)
     with ConsoleReporter(console, len(cells)) as reporter:
         session = Session(spec, Sink(store), reporter, resume=resume, force=force, probe_memory=memory)
-        ended = session.run(cells)
+        ended = _to_the_end(session, cells)
     _report(console, output, ended)
-    if flops:
-        print_flops(console, cells, spec)
-    if any(one.status == "failed" for one in ended):
+    counted = print_flops(console, cells, spec) if flops else True
+    if not counted or any(one.status == "failed" for one in ended):
         raise typer.Exit(FAILED)
+
+
+def _to_the_end(session: Session, cells: Sequence[CellPlan]) -> list[Ended]:
+    """Run the cells; say what is left to do where the user interrupts them."""
+    try:
+        return session.run(cells)
+    except KeyboardInterrupt:
+        sentence = (
+            "tta-bench: interrupted; the same command with --resume goes on from here, but begins the cell under way "
+            "again if its reset is shift or never"
+        )
+        typer.echo(sentence, err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _spec(given: dict[str, Any], config: Path | None, suite: str | None) -> RunSpec:
@@ -196,10 +210,34 @@ def _spec(given: dict[str, Any], config: Path | None, suite: str | None) -> RunS
 
 def _plan(spec: RunSpec, files: Sequence[Path]) -> list[CellPlan]:
     from tta_bench.engine.planning import plan
+
+    return plan(spec, _plugins(files))
+
+
+def _plugins(files: Sequence[Path]) -> dict[str, type[Method]]:
+    """Return the methods of the plug-in files by name.
+
+    Raises:
+        PluginError: If a name is that of a registered method, or stands in two files.
+    """
+    from tta_bench import registry
+    from tta_bench.errors import PluginError
     from tta_bench.hyperparameters import methods_in_file
 
-    plugins = {name: cls for path in files for name, cls in methods_in_file(path).items()}
-    return plan(spec, plugins)
+    found: dict[str, type[Method]] = {}
+    owners = {
+        name: f"package {registry.owner(point)}" for name, point in registry.registered("methods").items()
+    }
+    for path in {one.resolve(): one for one in files}.values():
+        methods = methods_in_file(path)
+        for name in methods:
+            if name in owners:
+                raise PluginError(
+                    f"method {name!r} of {path} is also one of {owners[name]}; give it another `name`"
+                )
+            owners[name] = str(path)
+        found |= methods
+    return found
 
 
 def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,12 +54,39 @@ class CellJob:
 
 @dataclass
 class CellOutcome:
-    """What a cell left besides its rows."""
+    """What a cell left besides its rows; all but `init_ms` is noted before the rows that it follows from.
+
+    Attributes:
+        init_ms: Milliseconds spent in the method's ``init``.
+        finite: Whether all scores so far are finite.
+        absolute_peak_mib: Most memory on the device, where it is measured.
+        images_at_once: Images adapted at once, where each is an episode of its own.
+    """
 
     init_ms: float = 0.0
     finite: bool = True
     absolute_peak_mib: float | None = None
     images_at_once: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a resumed cell starts from."""
+        return {name: value for name, value in vars(self).items() if name != "init_ms"}
+
+
+class Step(NamedTuple):
+    """One batch under way.
+
+    Attributes:
+        batch: Its images.
+        turn: Its place in this run, from 0; a run that goes on counts anew, as its clocks warm up anew.
+        number: Its place in the stream, which an interruption does not change.
+        fresh: Whether its state is made anew.
+    """
+
+    batch: Batch
+    turn: int
+    number: int
+    fresh: bool
 
 
 class CellRunner:
@@ -68,13 +96,23 @@ class CellRunner:
         job: What to run.
         writer: Where rows go.
         advanced: Called with the number of images after each step.
+        noted: Called with the facts of the outcome whenever they change.
+        before: The facts noted before an interruption.
     """
 
-    def __init__(self, job: CellJob, writer: RowWriter, advanced: Callable[[int], None]) -> None:
-        self.job, self.writer, self.advanced = job, writer, advanced
+    def __init__(
+        self,
+        job: CellJob,
+        writer: RowWriter,
+        advanced: Callable[[int], None],
+        noted: Callable[[dict[str, Any]], None] = lambda facts: None,
+        before: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.job, self.writer, self.advanced, self.noted = job, writer, advanced, noted
         self.meter = Meter(job.source.device)
         self.way: Way = way_of(job.method, per_image=job.reset == "image")
-        self.outcome = CellOutcome()
+        self.outcome = CellOutcome(**before)
+        self.at_once: int | None = None
         self.labels = job.stream.labels()
 
     def run(self, start: int = 0) -> CellOutcome:
@@ -84,41 +122,45 @@ class CellRunner:
             initial = job.method.init(job.source, job.task)
         loading = job.split.seconds if job.split else 0.0
         self.outcome.init_ms = 1e3 * (self.meter.take()["init"] - loading)
-        state = initial
+        state, begun = initial, _batches_before(job.stream, start)
         for index, batch in enumerate(job.stream.from_row(start)):
             fresh = index == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
-            state = self._one(initial if fresh else state, batch, fresh=fresh, index=index)
+            now = Step(batch, index, begun + index, fresh)
+            state = self._one(initial if fresh else state, now)
             self.advanced(len(batch.rows))
         return self.outcome
 
-    def _one(self, state: State, batch: Batch, *, fresh: bool, index: int) -> State:
-        split = list(groups(batch, self._at_once(state, batch)))
-        peaks = [self._probe(state, split[0], batch, index)]
+    def _one(self, state: State, now: Step) -> State:
+        batch, before = now.batch, self.outcome.facts()
+        split = list(groups(batch, self._at_once(state, now)))
+        peaks = [self._probe(state, split[0], now)]
         self.meter.take()
         parts = []
         for group in split:
-            stepped, peak = self._watched(state, self._inputs(group), group)
+            stepped, peak = self._watched(state, self._inputs(group, now.number), group)
             parts.append(stepped)
             peaks.append(peak)
         seconds, stepped = self.meter.take(), joined(parts)
-        warmup = index == 0 and self.job.stream.batches > 1
+        warmup = now.turn == 0 and self.job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
         self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
-        self.writer.append(
-            self._columns(stepped, batch, seconds) | {"warmup": warmup, "reset": fresh, "peak_mib": peak}
-        )
+        columns = self._columns(stepped, batch, seconds)
+        if self.outcome.facts() != before:
+            self.noted(self.outcome.facts())
+        self.writer.append(columns | {"warmup": warmup, "reset": now.fresh, "peak_mib": peak})
         return stepped.state
 
-    def _at_once(self, state: State, batch: Batch) -> int:
+    def _at_once(self, state: State, now: Step) -> int:
         """Return how many images of a batch are adapted at once, which is found at the first one."""
         if self.job.reset != "image":
-            return len(batch.rows)
-        if self.outcome.images_at_once is None:
-            (one, *_), most = groups(batch, 1), self.job.stream.batch_size
-            inputs = self._inputs(one)
+            return len(now.batch.rows)
+        if self.at_once is None:
+            (one, *_), most = groups(now.batch, 1), self.job.stream.batch_size
+            inputs = self._inputs(one, now.number)
             work = (lambda: self._step(state, inputs, one)) if self.way == "vmap" else None
-            self.outcome.images_at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
-        return self.outcome.images_at_once
+            self.at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
+            self.outcome.images_at_once = self.at_once
+        return self.at_once
 
     def _watched(self, state: State, inputs: Inputs, batch: Batch) -> tuple[Stepped, float | None]:
         """Take a step, and where it costs no time, as on CUDA, read its peak memory."""
@@ -150,25 +192,24 @@ class CellRunner:
             drawn.append(view_numbers(policy.kind, policy.count, generator))
         return make_views(inputs.images, torch.stack(drawn).to(inputs.images.device), policy.kind)
 
-    def _probe(self, state: State, group: Batch, batch: Batch, index: int) -> float | None:
+    def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
-        last = batch.rows.stop == len(self.job.stream)
-        wanted = self.job.probe_memory and (index == 1 or last)
+        last = now.batch.rows.stop == len(self.job.stream)
+        wanted = self.job.probe_memory and (now.turn == 1 or last)
         if not wanted or self.job.source.device.type != "cpu":
             return None
-        inputs = self._inputs(group)
+        inputs = self._inputs(group, now.number)
         return cpu_peak(lambda: self._step(state, inputs, group))
 
-    def _inputs(self, batch: Batch) -> Inputs:
+    def _inputs(self, batch: Batch, number: int) -> Inputs:
+        """Return what a step sees of a batch or of a group of it; ``number`` is that of the whole batch."""
         source = self.job.source
         images = batch.images.to(source.device, non_blocking=True).to(source.dtype) / 255
         inputs = Inputs(images=images, draws=self._draws(batch))
         if "source_replay" not in self.job.method.card.needs:
             return inputs
         assert self.job.split is not None
-        # By stream position, so that a run that goes on sees what it would have seen.
-        index = -(-batch.rows.start // self.job.task.batch_size)
-        replay, labels = self.job.split.batch(index, self.job.task.batch_size)
+        replay, labels = self.job.split.batch(number, self.job.task.batch_size)
         wanted = "source_labels" in self.job.method.card.needs
         return inputs._replace(source_images=replay, source_labels=labels if wanted else None)
 
@@ -212,6 +253,16 @@ class CellRunner:
             teacher = score_columns(stepped.teacher, "logits")
             columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}
         return columns
+
+
+def _batches_before(stream: Stream, row: int) -> int:
+    """Return how many batches of a stream begin before a row."""
+    count = 0
+    for part in stream.parts:
+        length = len(part.positions)
+        count += -(-max(0, min(row, length)) // stream.batch_size)
+        row -= length
+    return count
 
 
 def _encoded(source: SourceModel, inputs: Inputs) -> Inputs:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tta_bench.data import views
 from tta_bench.data.images import ImageSource
@@ -11,26 +13,74 @@ from tta_bench.data.streams import Stream
 from tta_bench.engine.machine import describe_machine, revision, versions
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.split import source_data
+from tta_bench.errors import PluginError
 from tta_bench.hyperparameters import as_dict, source_hash, variant
-from tta_bench.method import Method
+from tta_bench.method import Method, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import RunSpec, digest
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 20
+OWN_NOTES = (
+    "variant", "sees", "baseline", "demonstration", "random_weights", "adapts", "predicts", "output", "paper",
+    "suite", "bad_images",
+)  # fmt: skip
+"""Notes of a manifest that the harness writes and no method may."""
+
+
+class Told(NamedTuple):
+    """What a method says of itself on one source model.
+
+    Attributes:
+        policy: How views are made for it.
+        adapts: Names of the tensors that it changes.
+        notes: Its own notes for the manifest.
+    """
+
+    policy: ViewPolicy | None = None
+    adapts: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = {}
+
+
+def told(method: Method, source: SourceModel) -> Told:
+    """Ask a method what the manifest says of it.
+
+    Raises:
+        PluginError: If it says what no manifest can hold.
+    """
+    name, policy, notes = type(method).__name__, method.view_policy(), method.notes(source)
+    if not isinstance(policy, ViewPolicy | None):
+        raise PluginError(f"{name}.view_policy must return a ViewPolicy or None, got {type(policy).__name__}")
+    try:
+        notes = json.loads(json.dumps(dict(notes)))
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{name}.notes must return a dict of texts ({error}); turn its values into text"
+        ) from error
+    taken = sorted(set(OWN_NOTES) & notes.keys())
+    if taken:
+        raise PluginError(f"{name}.notes must leave {', '.join(taken)} to the harness; choose other keys")
+    return Told(policy, tuple(map(str, method.adapts(source))), notes)
 
 
 def is_baseline(method: Method) -> bool:
-    """Return whether a method's own predictions are the source scores: its card says that it is idle like this."""
-    idle = method.card.idle
-    return idle is not None and all(getattr(method, name) == value for name, value in idle)
+    """Return whether a method's own predictions are the source scores: its card says that it is idle like this.
+
+    A card that a class inherits is the promise of another class.
+    """
+    idle = method.card.idle if "card" in vars(type(method)) else None
+    return idle is not None and all(getattr(method, name, None) == value for name, value in idle)
 
 
 def cell_spec(
-    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, split: ImageSource | None = None
+    cell: CellPlan,
+    spec: RunSpec,
+    source: SourceModel,
+    stream: Stream,
+    policy: ViewPolicy | None,
+    split: ImageSource | None = None,
 ) -> dict[str, Any]:
     """Return everything that the predictions of a cell depend on; its hash is the cell's id."""
-    policy = cell.method.view_policy()
     return {
         "method": cell.name,
         "preset": cell.preset,
@@ -39,6 +89,9 @@ def cell_spec(
         "model": cell.model,
         "pretrained": spec.pretrained,
         "weights_sha256": source.weights_sha256,
+        "preprocessing": source.preprocess.describe(),
+        "mean": source.mean.tolist(),
+        "std": source.std.tolist(),
         "dataset": cell.dataset.name,
         "shifts": [str(shift) for shift in cell.shifts],
         "subset": cell.subset,
@@ -64,7 +117,10 @@ def cell_id(spec: dict[str, Any]) -> str:
 
 def scores_key(spec: dict[str, Any], shift: str, data_hash: str, order_hash: str) -> str:
     """Return the key of the source scores that all methods on one model, shift and order share."""
-    shared = ("weights_sha256", "class_names", "templates", "subset", "seed", "precision", "device")
+    shared = (
+        "model", "weights_sha256", "preprocessing", "mean", "std", "class_names", "templates", "subset", "seed",
+        "precision", "device",
+    )  # fmt: skip
     return digest([{key: spec[key] for key in shared}, shift, data_hash, order_hash], ID_LENGTH)
 
 
@@ -90,7 +146,7 @@ def protocol_card(
         "columns": {
             "model": cell.model,
             "weights": facts["weights_sha256"],
-            "preprocessing": source.preprocess.describe(),
+            "preprocessing": facts["preprocessing"],
             "reset": cell.reset,
             "batch_size": cell.batch_size,
             "prompts": facts["templates"],
@@ -108,10 +164,15 @@ def _base_order(stream: Stream) -> str:
 
 
 def manifest_facts(
-    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, split: ImageSource | None = None
+    cell: CellPlan,
+    spec: RunSpec,
+    source: SourceModel,
+    stream: Stream,
+    said: Told,
+    split: ImageSource | None = None,
 ) -> dict[str, Any]:
     """Return the manifest of a cell before it runs."""
-    facts = cell_spec(cell, spec, source, stream, split)
+    facts = cell_spec(cell, spec, source, stream, said.policy, split)
     protocol = protocol_card(cell, spec, source, stream, facts)
     card = cell.method.card
     return {
@@ -135,12 +196,12 @@ def manifest_facts(
             "baseline": is_baseline(cell.method),
             "demonstration": cell.dataset.demonstration,
             "random_weights": not spec.pretrained,
-            "adapts": list(cell.method.adapts(source)),
+            "adapts": list(said.adapts),
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
             **({"suite": dict(spec.suite)} if spec.suite else {}),
-            **cell.method.notes(source),
+            **said.notes,
             "bad_images": sorted(
                 {name for part in stream.parts for name in getattr(part.images, "bad_images", [])}
             ),

@@ -152,6 +152,8 @@ def _cells(
             reset = spec.reset or method.card.reset
             if (reset == "never") != (group is shifts):
                 continue
+            batch_size = spec.batch_size or _default_batch(method, dataset, reset)
+            method.check_protocol(reset, batch_size)
             for model in spec.models or (_default_model(name, method, dataset),):
                 yield CellPlan(
                     name=name,
@@ -161,7 +163,7 @@ def _cells(
                     dataset=dataset,
                     shifts=group,
                     subset=spec.subset or dataset.default_subset,
-                    batch_size=spec.batch_size or _default_batch(method, dataset, reset),
+                    batch_size=batch_size,
                     reset=reset,
                     seed=seed,
                 )

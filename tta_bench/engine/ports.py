@@ -38,6 +38,12 @@ class RecordStore(Protocol):
     def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> RowWriter:
         """Note that a cell is running and return where its rows go."""
 
+    def noted(self, cell: str) -> Mapping[str, Any]:
+        """Return the last manifest of a cell, empty if it was never begun."""
+
+    def note(self, manifest: Mapping[str, Any]) -> None:
+        """Keep what is known of a cell under way, at once."""
+
     def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
         """Close a cell with its final manifest."""
 

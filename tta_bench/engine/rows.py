@@ -30,9 +30,12 @@ def score_columns(scores: Tensor, output: str) -> dict[str, Any]:
     The order of the classes is read from the scores themselves, where no two are made equal by rounding; the
     lowest index wins a tie. Scores that are not finite count as the lowest.
     """
-    values = scores.detach().cpu().to(torch.float64).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+    values = scores.detach().cpu().to(torch.float64)
+    finite = values.isfinite()
+    values = values.where(finite, -torch.inf)
     ranked = values.sort(stable=True, dim=-1, descending=True).indices[:, :TOP]
-    p = probabilities(values, output).nan_to_num(0.0)
+    weights = values if output == "logits" else values.where(finite, 0.0)
+    p = probabilities(weights, output).nan_to_num(0.0)
     terms = torch.special.entr(p)
     return {
         "prediction": ranked[:, 0].numpy().astype(np.int32),

@@ -17,23 +17,26 @@ from tta_bench.data.facts import Dataset, Opening, Shift
 from tta_bench.data.images import ImageSource
 from tta_bench.data.streams import Part, Stream, choose
 from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner
-from tta_bench.engine.identity import is_baseline, manifest_facts, scores_key
+from tta_bench.engine.identity import Told, is_baseline, manifest_facts, scores_key, told
 from tta_bench.engine.machine import resolve_device
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.planning import CellPlan
-from tta_bench.engine.ports import RecordStore, Reporter, SourceScores
+from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScores
 from tta_bench.engine.rows import source_scores
 from tta_bench.engine.split import SplitBatches, open_split, source_data
 from tta_bench.errors import StoreError
 from tta_bench.method import Task
 from tta_bench.models.loading import load_model
 from tta_bench.models.source import SourceModel
+from tta_bench.registry import FAILURES, brief
 from tta_bench.spec import RunSpec
 from tta_bench.steps import check_compatible
 
 SCORES_BATCH = 64
 KEPT_MODELS = 4
 DONE = ("complete", "collapsed")
+RESTARTABLE = ("image", "batch")
+"""Reset rules under which an interrupted cell goes on at the next batch."""
 
 
 class Ended(NamedTuple):
@@ -75,6 +78,7 @@ class Session:
         """
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # on by default; float32 would not be what the protocol says
         for cell in {c.dataset.name: c for c in reversed(cells)}.values():
             self._open(cell.dataset, cell.shifts[:1])  # missing data is told before any model is fetched
         for cell in {(c.name, c.model, c.dataset.name): c for c in cells}.values():
@@ -85,16 +89,27 @@ class Session:
     def _cell(self, cell: CellPlan) -> Ended:
         source = self._model(cell)
         stream = self._stream(cell, source)
-        manifest = manifest_facts(cell, self.spec, source, stream, self._split(cell))
+        said, problem = self._told(cell, source)
+        manifest = manifest_facts(cell, self.spec, source, stream, said, self._split(cell))
         status = self.store.status(manifest["cell"])
         if status in DONE and not self.force:
             self.reporter.cell_ended(cell.label, "reused")
             return Ended(manifest["cell"], cell.label, "reused")
-        restartable = cell.reset in ("image", "batch")
-        resume = self.resume and restartable and status == "running"
+        resume = self.resume and cell.reset in RESTARTABLE and status == "running"
         start = self._safe_rows(manifest["cell"], cell.batch_size, stream) if resume else 0
         self.reporter.cell_started(cell.label, start, len(stream))
+        manifest["started"] = _now()
+        if problem is not None:
+            return self._end(cell, self.store.begin(manifest, resume=False), manifest | _failed(problem))
         return self._compute(cell, source, stream, manifest, start)
+
+    @staticmethod
+    def _told(cell: CellPlan, source: SourceModel) -> tuple[Told, BaseException | None]:
+        """Return what the method says of itself, or nothing and why."""
+        try:
+            return told(cell.method, source), None
+        except FAILURES as error:
+            return Told(), error
 
     def _safe_rows(self, cell: str, batch_size: int, stream: Stream) -> int:
         """Return the last batch boundary up to which all rows are safe."""
@@ -110,8 +125,15 @@ class Session:
     def _compute(
         self, cell: CellPlan, source: SourceModel, stream: Stream, manifest: dict[str, Any], start: int
     ) -> Ended:
-        manifest["started"] = _now()
+        known = self.store.noted(manifest["cell"]) if start else {}
+        before = {name: known[name] for name in CellOutcome().facts() if name in known}
+        manifest |= before
         writer = self.store.begin(manifest, resume=start > 0)
+
+        def noted(facts: dict[str, Any]) -> None:
+            if cell.reset in RESTARTABLE:
+                self.store.note(manifest | facts)
+
         try:
             images = self._split(cell)
             split = None if images is None else SplitBatches(images, source, cell.seed)
@@ -126,30 +148,23 @@ class Session:
                 scores=None if is_baseline(cell.method) else self._scores(source, stream, manifest["spec"]),
                 probe_memory=self.probe_memory,
             )
-            outcome = CellRunner(job, writer, self.reporter.advanced).run(start)
+            outcome = CellRunner(job, writer, self.reporter.advanced, noted, before).run(start)
         except StoreError:
             raise
         except KeyboardInterrupt:
             writer.close()
             raise
-        except Exception:  # noqa: BLE001  a plug-in may raise anything; the traceback goes into the manifest
-            manifest |= {"status": "failed", "error": traceback.format_exc()}
-        else:
-            manifest |= self._measured(outcome)
+        except FAILURES as error:
+            return self._end(cell, writer, manifest | _failed(error))
+        status = "complete" if outcome.finite else "collapsed"
+        return self._end(cell, writer, manifest | vars(outcome) | {"status": status})
+
+    def _end(self, cell: CellPlan, writer: RowWriter, manifest: dict[str, Any]) -> Ended:
         manifest |= {"finished": _now(), "peak_rss_mib": peak_rss_mib()}
+        detail = manifest.pop("detail", "")
         self.store.finish(writer, manifest)
-        detail = manifest["error"].strip().splitlines()[-1] if manifest["status"] == "failed" else ""
         self.reporter.cell_ended(cell.label, manifest["status"], detail)
         return Ended(manifest["cell"], cell.label, manifest["status"])
-
-    @staticmethod
-    def _measured(outcome: CellOutcome) -> dict[str, Any]:
-        return {
-            "status": "complete" if outcome.finite else "collapsed",
-            "init_ms": outcome.init_ms,
-            "absolute_peak_mib": outcome.absolute_peak_mib,
-            "images_at_once": outcome.images_at_once,
-        }
 
     def _model(self, cell: CellPlan) -> SourceModel:
         """Return the source model bound to the cell's classes, loading it if it was not used lately."""
@@ -224,6 +239,12 @@ def _predict(source: SourceModel, stream: Stream) -> SourceScores:
     batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
     each = [source_scores(source.logits(images)) for images in batches]
     return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    """Return the facts of a failure: its traceback for the manifest, and type and first line for the reporter."""
+    text = "".join(traceback.format_exception(error))
+    return {"status": "failed", "error": text, "detail": brief(error)}
 
 
 def _now() -> str:

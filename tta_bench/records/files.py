@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
 
 import pyarrow as pa
@@ -68,11 +69,20 @@ class Files:
         return bool(self._fs.isfile(self._full(name)))
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a file, or None if there is no such file."""
+        """Return the bytes of a file, or None if there is no such file.
+
+        Raises:
+            StoreError: If it cannot be read.
+        """
         try:
             return bytes(self._fs.cat_file(self._full(name)))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(
+                f"{self.path(name)} should be a readable file and is not ({error}); mend it or choose another "
+                "run folder with --output"
+            ) from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under a temporary name and rename it.
@@ -116,20 +126,39 @@ class Files:
                 fill(handle)
             self._fs.mv(temporary, self._full(name))
         except OSError as error:
-            raise StoreError(
-                f"{self.path(name)} should be writable and is not ({error}); "
-                "free space or choose another run folder with --output"
-            ) from error
+            with suppress(OSError):
+                self._fs.rm_file(temporary)
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self.path(name)} should be writable and is not ({error}); "
+            "free space or choose another run folder with --output"
+        )
 
     def rename(self, name: str, new_name: str) -> None:
-        """Rename a file, replacing what had the new name."""
-        self._fs.mv(self._full(name), self._full(new_name))
+        """Rename a file, replacing what had the new name.
+
+        Raises:
+            StoreError: If it cannot be renamed.
+        """
+        try:
+            self._fs.mv(self._full(name), self._full(new_name))
+        except OSError as error:
+            raise self._unwritable(name, error) from error
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it is there.
+
+        Raises:
+            StoreError: If it cannot be removed.
+        """
         full = self._full(name)
-        if self._fs.exists(full):
-            self._fs.rm_file(full)
+        try:
+            if self._fs.exists(full):
+                self._fs.rm_file(full)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
 
     def remove_folder(self, name: str) -> None:
         """Remove a folder and all in it, if it is there."""

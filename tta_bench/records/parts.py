@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tta_bench.errors import StoreError
 from tta_bench.records.files import Files
 from tta_bench.records.schema import RECORD_SCHEMA
 
@@ -85,6 +86,16 @@ def drop_after(files: Files, cell: str, keep: Sequence[Part]) -> None:
 
 
 def join(files: Files, cell: str, count: int) -> pa.Table:
-    """Return the first ``count`` parts of a cell as one table in position order."""
-    tables = [files.read_table(part_name(cell, index)) for index in range(count)]
+    """Return the first ``count`` parts of a cell as one table in position order.
+
+    Raises:
+        StoreError: If one of them is gone or damaged.
+    """
+    try:
+        tables = [files.read_table(part_name(cell, index)) for index in range(count)]
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run it again "
+            "with --force, and one process at a time"
+        ) from error
     return pa.concat_tables(tables).unify_dictionaries() if tables else RECORD_SCHEMA.empty_table()

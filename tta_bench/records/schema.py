@@ -50,7 +50,8 @@ RECORD_SCHEMA: pa.Schema = pa.schema(
 ``position`` is the 0-based place of the image in the stream of its cell and grows without repeating.
 ``entropy`` is in nats. The four ``*_ms`` columns are milliseconds per image, amortised over the images of
 the step; one is null where that part did not run. ``peak_mib`` is null where memory was not probed.
-``batch_size`` counts the images of the row's own step. ``warmup`` rows count for accuracy, not for clocks.
+``batch_size`` counts the images of the row's batch, also where memory made the step take them in smaller
+groups (the manifest's ``images_at_once``). ``warmup`` rows count for accuracy, not for clocks.
 ``reset`` says that the state was made anew before the row's step.
 """
 
@@ -83,6 +84,8 @@ class Manifest(BaseModel):
         finished: ISO 8601 time in UTC; None while running.
         images: Rows recorded.
         init_ms: Milliseconds spent in the method's ``init``.
+        finite: Whether all scores were finite; false as soon as one was not, also while running.
+        absolute_peak_mib: Most memory on the device, where it was measured; else None.
         images_at_once: Images that were adapted at once under an ``image`` reset, as memory allowed; else None.
         peak_rss_mib: Peak resident memory of the process.
         error: Traceback of a failed cell.
@@ -106,6 +109,8 @@ class Manifest(BaseModel):
     finished: str | None = None
     images: int = 0
     init_ms: float | None = None
+    finite: bool = True
+    absolute_peak_mib: float | None = None
     images_at_once: int | None = None
     peak_rss_mib: float | None = None
     error: str | None = None

@@ -40,9 +40,19 @@ class Sink:
 
     def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> CellWriter:
         """Note that a cell is running and return where its rows go."""
+        self._store.refuse_other(manifest["cell"])
         # The manifest first: a cell must say that it is running before its old records go.
         self._store.write_manifest(Manifest.model_validate(manifest))
         return self._store.writer(manifest["cell"], resume=resume, flush_seconds=self._flush_seconds)
+
+    def noted(self, cell: str) -> Mapping[str, Any]:
+        """Return the last manifest of a cell, empty if it was never begun."""
+        manifest = self._store.manifest(cell)
+        return {} if manifest is None else manifest.model_dump()
+
+    def note(self, manifest: Mapping[str, Any]) -> None:
+        """Keep what is known of a cell under way, at once."""
+        self._store.write_manifest(Manifest.model_validate(manifest))
 
     def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
         """Close a cell with its final manifest."""
@@ -70,6 +80,6 @@ def _flush_seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if seconds < 0:
+    if not seconds >= 0:  # as also nan is not
         raise BadInputError(f"{VARIABLE} must be a number of seconds, 0 or more, got {text!r}")
     return seconds

@@ -5,6 +5,7 @@ Layout::
 
     <url>/tta-bench.json                    marker with the schema version
     <url>/cells/<cell>/manifest.json        what was run and how it ended
+    <url>/cells/<cell>/owner.json           the process that writes it, while it runs
     <url>/cells/<cell>/part-00000.parquet   records while running
     <url>/cells/<cell>/records.parquet      records once finished
     <url>/scores/<key>.parquet              source scores shared by the cells
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from tta_bench.errors import StoreError
 from tta_bench.records.files import TEMPORARY, Files
+from tta_bench.records.owner import refuse_other
 from tta_bench.records.parse import check_version, parse_json_object, parse_manifest
 from tta_bench.records.parts import RECORDS, intact_parts
 from tta_bench.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, Manifest
@@ -126,6 +128,15 @@ class Store:
         """
         _folder(cell)
         return sum(part.rows for part in intact_parts(self._files, cell))
+
+    def refuse_other(self, cell: str) -> None:
+        """Refuse a cell that another process of this host is writing.
+
+        Raises:
+            StoreError: With the process and since when.
+        """
+        _folder(cell)
+        refuse_other(self._files, cell)
 
     def writer(
         self,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tta_bench.errors import StoreError
 from tta_bench.records.files import Files
+from tta_bench.records.owner import Owner
 from tta_bench.records.parts import RECORDS, drop_after, intact_parts, join, part_name
 from tta_bench.records.schema import RECORD_SCHEMA, REQUIRED_COLUMNS, Manifest
 
@@ -48,6 +49,7 @@ class CellWriter:
     ) -> None:
         self._files, self._cell, self._write_manifest = files, cell, write_manifest
         self._flush_rows, self._flush_seconds, self._clock = flush_rows, flush_seconds, clock
+        self._owner = Owner(files, cell)
         parts = intact_parts(files, cell) if resume else []
         drop_after(files, cell, parts)
         self._part = len(parts)
@@ -84,7 +86,12 @@ class CellWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting as one part."""
+        """Write what is waiting as one part.
+
+        Raises:
+            StoreError: If another process took the cell over.
+        """
+        self._owner.check()
         if self._pending:
             table = pa.Table.from_batches(self._pending).unify_dictionaries()
             self._files.write_table(part_name(self._cell, self._part), table)
@@ -102,7 +109,7 @@ class CellWriter:
             The manifest as written.
 
         Raises:
-            StoreError: If the manifest is of another cell.
+            StoreError: If the manifest is of another cell, or the records are not one for each position from 0.
         """
         if manifest.cell != self._cell:
             raise StoreError(
@@ -112,15 +119,23 @@ class CellWriter:
         self.flush()
         status = "complete" if manifest.status == "running" else manifest.status
         final = manifest.model_copy(update={"status": status, "images": self.rows})
-        self._files.write_table(f"cells/{self._cell}/{RECORDS}", join(self._files, self._cell, self._part))
+        table = join(self._files, self._cell, self._part)
+        if not np.array_equal(table.column("position").to_numpy(), np.arange(self.rows)):
+            raise StoreError(
+                f"the records of cell {self._cell} in {self._files.url} should be one for each of {self.rows} "
+                f"positions, got {table.num_rows} records; run it again with --force, and one process at a time"
+            )
+        self._files.write_table(f"cells/{self._cell}/{RECORDS}", table)
         self._write_manifest(final)
         for index in reversed(range(self._part)):
             self._files.remove(part_name(self._cell, index))
+        self._owner.release()
         return final
 
     def close(self) -> None:
-        """Write what is waiting; the cell stays as it is and can be resumed."""
+        """Write what is waiting and let go of the cell, which can be resumed."""
         self.flush()
+        self._owner.release()
 
     def __enter__(self) -> CellWriter:
         return self

@@ -127,6 +127,8 @@ def study(plan: Plan, advanced: Callable[[str], None] = lambda text: None) -> li
         raise BadInputError(
             f"a study needs a method that fits a student, such as apm; {plan.method} has no {', '.join(missing)}"
         )
+    if dict(plan.values).get("stop_loss"):
+        raise BadInputError("a study looks at every number of updates; leave stop_loss out")
     source, shifts = _load(plan, cls.card.model)
     found: list[Point] = []
     for method, updates in _settings(plan, source):

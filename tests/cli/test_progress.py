@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says while it goes: which cell of how many, and how it was interrupted."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tta_bench.cli import progress
+from tta_bench.cli.progress import ConsoleReporter
+from tta_bench.engine.session import Session
+
+RUN = ("run", "--method", "source", "--dataset", "pocket", "--limit", "8")
+
+
+@pytest.mark.parametrize("status", ["complete", "failed", "collapsed"])
+@pytest.mark.parametrize("done", [0, 4])
+def test_a_cell_is_told_by_its_own_number(monkeypatch, status, done):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    console = Console(file=io.StringIO())
+    with ConsoleReporter(console, 3) as reporter:
+        reporter.cell_ended("a", "reused")
+        for label in ("b", "c"):
+            reporter.cell_started(label, done, 10)
+            reporter.advanced(2)
+            reporter.cell_ended(label, status, "odd" if status == "failed" else "")
+    lines = console.file.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["[1/3] a", *["[2/3] b"] * 2, *["[3/3] c"] * 2]
+
+
+def test_an_interrupted_run_says_how_to_go_on(tta_bench, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "_compute", interrupt)
+    done = tta_bench(*RUN, "--output", tmp_path / "runs")
+    assert done.code == 130
+    assert done.err.startswith(
+        "tta-bench: interrupted; the same command with --resume goes on from here, but begins"
+    )
+    assert done.err.count("\n") == 1
+
+
+def test_an_interrupted_cell_goes_on(tta_bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    count = 0
+
+    def interrupt(self, images):
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleReporter, "advanced", interrupt)
+        assert tta_bench(*RUN, "--batch-size", "2").code == 130
+    assert not list(Path("runs").glob("cells/*/owner.json"))
+    done = tta_bench(*RUN, "--batch-size", "2", "--resume")
+    assert done.code == 0
+    assert "4 images in" in done.out
