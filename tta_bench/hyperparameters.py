@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
-from tta_bench.spec import RESETS, digest
+from tta_bench.spec import RESETS, PluginFile, digest
 
 SHARED = ("tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim")
 
@@ -30,7 +31,7 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
     """Return the class that a method name stands for.
 
     Args:
-        name: A registered name, or one that a plug-in file brought.
+        name: A registered name, or one that a plug-in file defines.
         plugins: Methods by name that were loaded from files.
     """
     brought = plugins or {}
@@ -73,6 +74,54 @@ def methods_in_file(path: Path) -> dict[str, type[Method]]:
     if not found:
         raise PluginError(f"{path} defines no method; expected a subclass of tta_bench.method.Method in it")
     return found
+
+
+def plugin_methods(paths: Iterable[str]) -> dict[str, tuple[type[Method], PluginFile]]:
+    """Return the methods of plug-in files by name, each with its file.
+
+    Raises:
+        PluginError: If a name is that of a registered method, or stands in two files.
+    """
+    found: dict[str, tuple[type[Method], PluginFile]] = {}
+    owners = {
+        name: f"package {registry.owner(point)}" for name, point in registry.registered("methods").items()
+    }
+    for path in {Path(one).resolve(): Path(one) for one in paths}.values():
+        for name, cls in methods_in_file(path).items():
+            if name in owners:
+                raise PluginError(
+                    f"method {name!r} of {path} is also one of {owners[name]}; give it another `name`"
+                )
+            owners[name] = str(path)
+            found[name] = cls, PluginFile(str(path.resolve()), file_hash(path))
+    return found
+
+
+def plugin_method(plugin: PluginFile, name: str) -> type[Method]:
+    """Return the method of a plug-in file, in whichever process.
+
+    Raises:
+        PluginError: If the file is gone, is another one by now, or defines no such method.
+    """
+    path = Path(plugin.path)
+    if path.is_file() and file_hash(path) != plugin.sha256:
+        raise PluginError(
+            f"{path} should be the file that the cell was planned with and is another; plan the run again"
+        )
+    methods = methods_in_file(path)
+    if name not in methods:
+        raise PluginError(f"{path} defines {', '.join(methods)} and no method {name!r}; plan the run again")
+    return methods[name]
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hyperparameter_names(cls: type[Method]) -> set[str]:
+    """Return the names of a method's hyper-parameters."""
+    return {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
 def create_method(

@@ -19,7 +19,7 @@ from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
-from tta_bench.spec import RunSpec
+from tta_bench.spec import Request
 
 
 def pictures(root, classes=("cat", "dog"), count=3, size=(72, 64)):
@@ -148,14 +148,14 @@ def test_a_bad_image_stops_the_cell_and_is_named(tta_bench, tmp_path, data):
 
 def test_bad_images_are_skipped_and_recorded(tmp_path, data):
     spoiled(tmp_path)
-    spec = RunSpec(
+    request = Request(
         methods=("source",), datasets=(f"folder:{tmp_path / 'pictures'}",), models=("timm/resnet18",),
         pretrained=False, batch_size=2, bad_image="skip",
     )  # fmt: skip
-    cells = plan(spec)
+    cells = plan(request)
     store = Store(str(tmp_path / "runs")).open(create=True)
     with ConsoleReporter(Console(quiet=True), len(cells)) as reporter:
-        ended = Session(spec, Sink(store), reporter, probe_memory=False).run(cells)
+        ended = Session(Sink(store), reporter, probe_memory=False).run(cells)
     assert [one.status for one in ended] == ["complete"]
     manifest = json.loads(next((tmp_path / "runs").rglob("manifest.json")).read_text(encoding="utf-8"))
     assert manifest["notes"]["bad_images"] == ["dog/1.jpg"]

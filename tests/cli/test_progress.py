@@ -37,7 +37,7 @@ def test_an_interrupted_run_says_how_to_go_on(tta_bench, tmp_path, monkeypatch):
     done = tta_bench(*RUN, "--output", tmp_path / "runs")
     assert done.code == 130
     assert done.err.startswith(
-        "tta-bench: interrupted; the same command with --resume goes on from here, but begins"
+        "tta-bench: interrupted; the same command with --resume continues from here, but starts"
     )
     assert done.err.count("\n") == 1
 

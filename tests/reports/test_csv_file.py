@@ -60,7 +60,7 @@ def test_rows_read_back_to_the_last_digit_that_is_written(tmp_path_factory, writ
 
 @pytest.fixture
 def board(cell, make, tmp_path):
-    cell("a", spec={"method": "source"})
+    cell("a", cell={"method": "source"})
     folder = cell("b", rows={"warmup": False})
     path = tmp_path / "leaderboard.csv"
     write_csv(leaderboard([folder]), path)

@@ -15,6 +15,7 @@ from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
+from tta_bench.cli.options import for_terminal
 from tta_bench.cli.parity import parity
 from tta_bench.cli.run import run
 from tta_bench.cli.study import study
@@ -65,7 +66,7 @@ def main() -> None:
     try:
         app()
     except TTABenchError as error:
-        typer.echo(f"tta-bench: {error}", err=True)
+        typer.echo(f"tta-bench: {for_terminal(error)}", err=True)
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
         sys.exit(BAD_INPUT)

@@ -141,11 +141,14 @@ class SourceModel:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names.
+
+        The text tower is among them, and prompts are not: they are a fact of their own.
+        """
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:
-            tensors["text.prototypes"] = self.text.prototypes()
+            tensors |= {f"text.{name}": value for name, value in self.text.tensors().items()}
         for key in sorted(tensors):
             value = tensors[key].detach().cpu().contiguous()
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

@@ -31,11 +31,11 @@ def read_frame(folder: str, columns: Sequence[str] | None = None) -> pd.DataFram
     for manifest in store.manifests():
         if manifest.status != "complete":
             continue
-        frame = store.read(manifest.cell, columns).to_pandas()
+        frame = store.read(manifest.id, columns).to_pandas()
         if {"label", "prediction"} <= set(frame.columns):
             frame.insert(0, "correct", frame["label"] == frame["prediction"])
         for name in reversed(FACTS):
-            frame.insert(0, name, manifest.spec.get(name))
-        frame.insert(1, "variant", manifest.notes.get("variant", ""))
+            frame.insert(0, name, getattr(manifest.cell, name))
+        frame.insert(1, "variant", manifest.cell.variant)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns or ()))
