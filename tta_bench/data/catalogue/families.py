@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
 from tta_bench.data.catalogue.templates import PHOTO
-from tta_bench.data.dataset import Dataset, Opening
+from tta_bench.data.dataset import Dataset, OpenRequest
 from tta_bench.data.layouts.base import read_text
 from tta_bench.data.layouts.reading import (
     AS_DISTRIBUTED,
@@ -133,7 +133,7 @@ def _is_class(entry: Entry) -> bool:
     return entry.folder and not entry.name.startswith((".", "__"))
 
 
-def reading_of(opening: Opening) -> Reading:
+def reading_of(opening: OpenRequest) -> Reading:
     """Return how the user's own pictures are read: the model's resize and crop first, then the corruption."""
     options = checked_options(opening.options)
     shift = opening.shift
@@ -154,7 +154,7 @@ class _OpenFolder:
     path: Path
     layout: ClassTree
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         if not self.layout.present(self.path, opening.shift):
             raise BadInputError(f"{self.path} holds no class folder any more; check the path")
         return self.layout.open(self.path, opening.shift, reading_of(opening))
@@ -167,6 +167,6 @@ class _OpenWith:
     function: Any
     arguments: tuple[Any, ...]
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         images: ImageSource = self.function(*self.arguments, opening.shift, reading_of(opening))
         return images
