@@ -93,7 +93,8 @@ class Plan:
         reset_each_batch: Whether the state is reset before every batch.
         per_image: Whether every image is an episode of its own; the tensors are those after the last image.
         sums: Whether the stored sums over all parameters mean anything.
-        tolerance: Absolute tolerance of the scores instead of the rule of the family.
+        tolerance: Absolute tolerance of the scores instead of the rule of the family; every best class must then
+            be that of the golden scores.
         rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index goes on through it.
     """
 
