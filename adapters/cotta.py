@@ -16,7 +16,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Cotta(Descending):
         authors="Wang, Qin and Fink, Olga and Van Gool, Luc and Dai, Dengxin",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         draw_device="device",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tta_bench.method import ALL_PRECISIONS, Card
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Eta(Reliable):
         "Zhao, Peilin and Tan, Mingkui",
         venue="International Conference on Machine Learning",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

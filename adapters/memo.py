@@ -15,7 +15,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import blend
 from tta_bench.optim import Optimizer, Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Memo(Descending):
         authors="Zhang, Marvin and Levine, Sergey and Finn, Chelsea",
         venue="Advances in Neural Information Processing Systems",
         year=2022,
+        category="episodic",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         views=ViewPolicy(32, "augmix"),
         predicts="after",

@@ -13,7 +13,7 @@ from tta_bench.losses import pseudo_label_loss
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Pl(Descending):
         authors="Lee, Dong-Hyun",
         venue="ICML Workshop on Challenges in Representation Learning",
         year=2013,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -11,7 +11,7 @@ import torch
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class RDumb(Reliable):
         authors="Press, Ori and Schneider, Steffen and Kümmerer, Matthias and Bethge, Matthias",
         venue="Advances in Neural Information Processing Systems",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -17,7 +17,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
-from ._contrast import PRESETS, Prototypical  # noqa: TID251 (a sibling)
+from ._contrast import PRESETS, Prototypical
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Rmt(Prototypical):
         authors="Döbler, Mario and Marsden, Robert A. and Yang, Bin",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images", "source_labels", "source_replay"}),
         predicts="before",
         precision=ALL_PRECISIONS,

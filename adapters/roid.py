@@ -10,7 +10,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
 from tta_bench.optim import ema
 
-from ._weighted import PRESETS, Weighted  # noqa: TID251 (a sibling)
+from ._weighted import PRESETS, Weighted
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Roid(Weighted):
         authors="Marsden, Robert A. and Döbler, Mario and Yang, Bin",
         venue="Winter Conference on Applications of Computer Vision",
         year=2024,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -14,7 +14,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Rpl(Descending):
         "Peter and Bringmann, Oliver and Brendel, Wieland and Bethge, Matthias",
         venue="Transactions on Machine Learning Research",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,

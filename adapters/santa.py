@@ -15,7 +15,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._contrast import PRESETS, Prototypical  # noqa: TID251 (a sibling)
+from ._contrast import PRESETS, Prototypical
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Santa(Prototypical):
         authors="Chakrabarty, Goirik and Sreenivas, Manogna and Biswas, Soma",
         venue="Transactions on Machine Learning Research",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images", "source_labels"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -13,7 +13,7 @@ from tta_bench.losses import diversity, entropy, pseudo_label_loss
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class ShotIm(Descending):
         authors="Liang, Jian and Hu, Dapeng and Feng, Jiashi",
         venue="International Conference on Machine Learning",
         year=2020,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,

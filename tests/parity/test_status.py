@@ -42,11 +42,14 @@ def test_the_record_is_what_a_replay_gives(replayed):
     assert list(found) == list(recorded), advice
     for name, one in found.items():
         kept = recorded[name]
-        assert (one.cases, one.replayed, one.tolerance) == (kept.cases, kept.replayed, kept.tolerance), advice
-        assert one.loose == kept.loose, f"{name}: {advice}"
+        # Which case comes nearest to its rule, and how near, is the processor's; the rest is not.
+        assert (one.cases, one.replayed, one.loose) == (kept.cases, kept.replayed, kept.loose), (
+            f"{name}: {advice}"
+        )
         assert re.search(r"torch 2\.\d+", kept.measured_on), f"{name}: {advice}"
         if not kept.loose:
-            assert max(one.deviation, kept.deviation) <= kept.tolerance
+            assert one.deviation <= one.tolerance
+            assert kept.deviation <= kept.tolerance
 
 
 def test_every_method_whose_card_names_golden_vectors_has_a_status():
@@ -128,7 +131,7 @@ def test_list_and_describe_show_the_status():
     listed = CliRunner().invoke(app, ["list", "methods", "--csv"])
     rows = {row["name"]: row["parity"] for row in csv.DictReader(io.StringIO(listed.output))}
     assert {name: status.label(name) for name in rows} == rows
-    assert rows["clip"] == "card only"
+    assert rows["ttaug"] == "card only"
     assert set(rows.values()) == {"exact", "close", "card only"}
     assert status.sentence("tent") in CliRunner().invoke(app, ["describe", "tent"]).output
 
