@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,8 +16,8 @@ from tta_bench.losses import chosen_views, marginal_entropy, most_confident
 from tta_bench.method import Adapted, Context, Inputs, Need, SourceModel, State, TextSide, ViewPolicy
 from tta_bench.optim import Optimizer, Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._prompts import scores  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._prompts import scores
 
 NEEDS: frozenset[Need] = frozenset({"text", "features", "gradients"})
 """What a method that tunes the text side on view features must be given."""
@@ -231,3 +231,11 @@ def text_side(method: object, source: SourceModel) -> TextSide:
             "e.g. pocket-clip"
         )
     return source.text
+
+
+def one_by_one(inputs: Inputs) -> Iterator[Inputs]:
+    """Yield the features of a batch image by image, for methods that carry something from each to the next."""
+    features, views = inputs.features, rows(inputs)
+    assert features is not None
+    for one, seen in zip(torch.split(features, 1), torch.split(views, 1), strict=True):
+        yield Inputs(images=None, features=one, view_features=seen)

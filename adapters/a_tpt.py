@@ -12,7 +12,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import nearest_angle
 from tta_bench.method import ALL_PRECISIONS, Card, ViewPolicy
 
-from ._view_tuning import NEEDS, CalibratedTuning, Seen  # noqa: TID251 (a sibling)
+from ._view_tuning import NEEDS, CalibratedTuning, Seen
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tta_bench.losses import dispersion
 from tta_bench.method import ALL_PRECISIONS, Card, ViewPolicy
 
-from ._view_tuning import NEEDS, CalibratedTuning, Seen  # noqa: TID251 (a sibling)
+from ._view_tuning import NEEDS, CalibratedTuning, Seen
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
-from ._prompts import scores  # noqa: TID251 (a sibling)
-from ._view_tuning import NEEDS, PromptTuning, Seen, rows  # noqa: TID251 (a sibling)
+from ._prompts import scores
+from ._view_tuning import NEEDS, PromptTuning, Seen, rows
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tta_bench.losses import chosen_views, reward_loss
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._prompts import prototypes  # noqa: TID251 (a sibling)
-from ._view_tuning import NEEDS, PromptTuning, Seen  # noqa: TID251 (a sibling)
+from ._prompts import prototypes
+from ._view_tuning import NEEDS, PromptTuning, Seen
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from tta_bench.losses import most_confident
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._prompts import Prompts, check_prompts, prototypes  # noqa: TID251 (a sibling)
-from ._view_tuning import NEEDS, Seen, ViewTuning, text_side  # noqa: TID251 (a sibling)
+from ._prompts import Prompts, check_prompts, prototypes
+from ._view_tuning import NEEDS, Seen, ViewTuning, text_side
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tta_bench.method import ALL_PRECISIONS, Card, ViewPolicy
 
-from ._view_tuning import NEEDS, PromptTuning  # noqa: TID251 (a sibling)
+from ._view_tuning import NEEDS, PromptTuning
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,11 @@ def check_compatible(method: Method, source: SourceModel) -> None:
         ),
         "text": (source.text is None, "a text side", "a CLIP-like model, e.g. pocket-clip"),
         "reward": (source.reward is None, "a reward model", "a CLIP-like model that brings one"),
+        "attention": (
+            not source.attention_weights(),
+            "attention blocks",
+            "a vision transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG",
+        ),
         "patch_features": (
             "patch_features" in method.card.needs and not _gives_tokens(source),
             "patch features",

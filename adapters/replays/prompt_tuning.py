@@ -113,3 +113,33 @@ def rlcf(case: VlmCase) -> Mapping[str, Tensor]:
 def tps(case: VlmCase) -> Mapping[str, Tensor]:
     """Replay TPS."""
     return tuned(case, method("tps", **shared(case)), name="shift")
+
+
+def ttl(case: VlmCase) -> Mapping[str, Tensor]:
+    """Replay TTL from the recorded first factors."""
+    values, source = case.values, case.clip.source
+    made = method(
+        "ttl", lr=values["lr"], weight_decay=values["weight_decay"], steps=values["tta_steps"], rank=values["r"],
+        alpha=values["lora_alpha"], blocks=len(values["layers"]), margin=values["entropy_margin"],
+    )  # fmt: skip
+    given = {_factor(name, "A"): factor for name, factor in case.group("A0/").items()}
+
+    def start(state: State) -> State:
+        return {**state, "params": {**state["params"], **given}}
+
+    inputs = list(case.clip.episodes())
+    ran = course(made, source, inputs, episodic=True, start=start)
+    first = start(made.init(source, Task(source.num_classes, source.class_names, 1)))
+    losses = [made.tune(source, first, one).losses for one in inputs]
+    found = {"logits": ran.scores, "losses": torch.stack(losses)}
+    for name in case.arrays:
+        group, _, layer = name.partition("/")
+        if group in ("A", "B"):
+            found[name] = ran.stacked("params", _factor(layer, group))
+    return found
+
+
+def _factor(layer: str, group: str) -> str:
+    """Return our name of a factor of the reference's query or value map of a block."""
+    owner, _, part = layer.rpartition(".")
+    return f"{owner}.in_proj_weight.{part[0]}.{group}"
