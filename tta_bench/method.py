@@ -23,7 +23,7 @@ State = Any
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length",
+    "source_replay", "reward", "stream_length", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 

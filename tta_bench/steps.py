@@ -167,6 +167,11 @@ def check_compatible(method: Method, source: SourceModel) -> None:
         ),
         "text": (source.text is None, "a text side", "a CLIP-like model, e.g. pocket-clip"),
         "reward": (source.reward is None, "a reward model", "a CLIP-like model that brings one"),
+        "class_token": (
+            "class_token" in method.card.needs and source.transformer is None,
+            "a class token that takes part in its attention",
+            "a vision transformer, e.g. timm/vit_small_patch16_224.augreg_in1k",
+        ),
         "patch_features": (
             "patch_features" in method.card.needs and not _gives_tokens(source),
             "patch features",

@@ -132,6 +132,7 @@ LACKING: dict[str, Callable[[], SourceModel]] = {
     "text": lambda: tiny_source("batch"),
     "reward": lambda: tiny_source("batch"),
     "patch_features": lambda: tiny_source("batch"),
+    "class_token": lambda: tiny_source("batch"),
 }
 POCKET: dict[str, frozenset[Need]] = {
     "pocket-bn": frozenset({"batchnorm"}),
@@ -142,7 +143,7 @@ POCKET: dict[str, frozenset[Need]] = {
 
 @check(
     "A model that lacks what the card needs is refused, and the card's default model has it.",
-    applies="the card needs batchnorm, text, reward or patch_features",
+    applies="the card needs batchnorm, text, reward, patch_features or class_token",
 )
 def needs_are_met(method: Method) -> None:
     """Offer the method a model without each part, then models that have them all."""
