@@ -41,7 +41,8 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
     """Replay the golden cases of a folder of family ``online``.
 
     Args:
-        folder: Holds ``manifest.json``, ``weights.npz``, ``inputs.npz`` and ``<method>.npz`` files.
+        folder: Holds ``manifest.json``, ``weights.npz``, ``inputs.npz`` and ``<method>.npz`` files; the inputs may be
+            those of a folder ``online`` beside it.
         method: Only this golden method, or those whose names start with it and an underscore.
     """
     manifest = read_json(folder / "manifest.json")
@@ -49,7 +50,7 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
     chosen = [name for name in methods if method in (None, name, name.partition("_")[0])]
     if not chosen:
         return
-    weights, inputs = read_arrays(folder / "weights.npz"), read_arrays(folder / "inputs.npz")
+    weights, inputs = read_arrays(folder / "weights.npz"), read_arrays(_inputs(folder))
     noise_path = folder / "backend_noise.json"
     noise = read_json(noise_path) if noise_path.is_file() else {}
     for name in chosen:
@@ -61,6 +62,12 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
             case = _case(name, case_name, info, manifest, below(arrays, f"{case_name}__"), weights, inputs)
             with _one_thread():
                 yield _replay(case, float(noise.get(f"{name}/{case_name}", {}).get("max_abs", 0.0)))
+
+
+def _inputs(folder: Path) -> Path:
+    """Return the file of a folder's inputs, its own or that of the folder beside it which all sets share."""
+    own, shared = folder / "inputs.npz", folder.resolve().parent / FAMILY / "inputs.npz"
+    return own if own.is_file() or not shared.is_file() else shared
 
 
 @contextmanager

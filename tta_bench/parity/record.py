@@ -17,20 +17,23 @@ from tta_bench.parity.status import Status
 def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
     """Return the status of every registered method that golden cases stand for.
 
-    A method's cases are those of the family that its card names whose golden method starts with the same word:
-    ``norm_test`` and ``norm_alpha`` both stand for the method whose card says ``online/norm_test``.
+    A method's cases are those of the golden method that its card names, and those that no card names but start with the
+    same word: ``norm_test`` and ``norm_alpha`` both stand for the method whose card says ``online/norm_test``.
 
     Raises:
         BadInputError: If a case was replayed and failed.
     """
-    by_word: dict[str, list[CaseResult]] = {}
+    cards = {name: registry.load("methods", name).card.parity for name in registry.registered("methods")}
+    named = set(cards.values())
+    by_golden: dict[str, list[CaseResult]] = {}
     for result in results:
-        by_word.setdefault(_word(f"{result.family}/{result.method}"), []).append(result)
+        golden = f"{result.family}/{result.method}"
+        by_golden.setdefault(golden if golden in named else _word(golden), []).append(result)
     found: dict[str, Status] = {}
-    for name in registry.registered("methods"):
-        golden = registry.load("methods", name).card.parity
-        if golden and _word(golden) in by_word:
-            found[name] = _status(name, by_word[_word(golden)])
+    for name, golden in cards.items():
+        cases = by_golden.get(golden, []) + (by_golden.get(_word(golden), []) if _word(golden) != golden else [])
+        if golden and cases:
+            found[name] = _status(name, cases)
     return found
 
 
