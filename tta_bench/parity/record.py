@@ -17,23 +17,24 @@ from tta_bench.parity.status import Status
 def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
     """Return the status of every registered method that golden cases stand for.
 
-    A method's cases are those of the golden method that its card names, and those that no card names but start with the
-    same word: ``norm_test`` and ``norm_alpha`` both stand for the method whose card says ``online/norm_test``.
+    A golden method stands for the method whose card names it, else for the one whose card names a golden method
+    that starts with the same word, numbers aside: ``norm_alpha`` for the card with ``online/norm_test``, ``dota2``
+    for the one with ``vlm/dota``.
 
     Raises:
         BadInputError: If a case was replayed and failed.
     """
     cards = {name: registry.load("methods", name).card.parity for name in registry.registered("methods")}
-    named = set(cards.values())
-    by_golden: dict[str, list[CaseResult]] = {}
+    named = {golden for golden in cards.values() if golden}
+    by_card: dict[str, list[CaseResult]] = {}
     for result in results:
         golden = f"{result.family}/{result.method}"
-        by_golden.setdefault(golden if golden in named else _word(golden), []).append(result)
+        by_card.setdefault(golden if golden in named else _word(golden), []).append(result)
     found: dict[str, Status] = {}
     for name, golden in cards.items():
-        cases = by_golden.get(golden, []) + (by_golden.get(_word(golden), []) if _word(golden) != golden else [])
-        if golden and cases:
-            found[name] = _status(name, cases)
+        own = [*by_card.get(golden, []), *(by_card.get(_word(golden), []) if _word(golden) != golden else [])]
+        if golden and own:
+            found[name] = _status(name, own)
     return found
 
 
@@ -48,7 +49,7 @@ def write_status(results: Iterable[CaseResult], path: Path) -> None:
 
 
 def _word(golden: str) -> str:
-    return golden.partition("_")[0]
+    return golden.partition("_")[0].rstrip("0123456789")
 
 
 def _status(name: str, results: list[CaseResult]) -> Status:
