@@ -72,7 +72,7 @@ class Search:
         return math.sqrt(self.dim) * (1 - 1 / (4 * self.dim) + 1 / (26 * self.dim**2))
 
     def weights(self) -> list[float]:
-        """Return the weights by rank of K + 1 candidates: the better ones sum to 1, then a zero, then the worse ones."""
+        """Return the weights by rank of K + 1 candidates: better ones, which sum to 1, a zero, and worse ones."""
         better = [w for w in self.raw_weights if w > 0]
         worse = [w for w in self.raw_weights if w <= 0]
         total = -sum(worse)
@@ -164,4 +164,5 @@ def _near(search: Search, away: Tensor, inverse: Tensor, sigma: Tensor) -> Tenso
     """Return a distance (N,) from the mean that is no longer than proposals may be."""
     most = math.sqrt(search.dim) + 2 * search.dim / (search.dim + 2)
     length = (inverse @ away).norm() / sigma
-    return away * (most / length.clamp(min=most))
+    near: Tensor = away * (most / length.clamp(min=most))
+    return near

@@ -11,6 +11,7 @@ COME: dict[str, Any] = {
     "authors": "Zhang, Qingyang and Bian, Yatao and Kong, Xinke and Zhao, Peilin and Zhang, Changqing",
     "venue": "International Conference on Learning Representations",
     "year": 2025,
+    "reference_licence": "none stated",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "imagenet-c": {"optimizer": "sgd", "lr": 2.5e-4, "momentum": 0.9},

@@ -71,7 +71,9 @@ class Unmixing(Method):
         """Return standard normal numbers (1, K, C) for each layer; the first step's alone are used."""
         if self.components == 1:
             return None
-        shapes = {name: len(value) for name, value in stored_statistics(source).items() if name.endswith(MEAN)}
+        shapes = {
+            name: len(value) for name, value in stored_statistics(source).items() if name.endswith(MEAN)
+        }
         return {
             name: torch.randn(1, self.components, width, generator=generator, device=generator.device)
             for name, width in shapes.items()

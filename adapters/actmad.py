@@ -26,8 +26,8 @@ class ActMad(Descending):
     """Move all weights until the activations of a test batch have the source images' mean and variance everywhere.
 
     For the output of each norm layer, mean m and unbiased variance v over the batch alone, for every channel at every
-    location: ``loss = scale sum_layers [mean |m - m_s| + mean |v - v_s|]``, with m_s and v_s of source images. BatchNorm
-    layers keep their stored statistics. The prediction is a second pass after the update.
+    location: ``loss = scale sum_layers [mean |m - m_s| + mean |v - v_s|]``, with m_s and v_s of source images.
+    BatchNorm layers keep their stored statistics. The prediction is a second pass after the update.
 
     Source: Mirza et al., CVPR 2023, arXiv:2211.12870, eqs. 1 to 5.
     Differs: adaptation sees the images as they are, without training augmentation; dropout is off; a batch of one
@@ -57,16 +57,19 @@ class ActMad(Descending):
     card: ClassVar[Card] = Card(
         paper="arXiv:2211.12870",
         title="ActMAD: Activation Matching to Align Distributions for Test-Time-Training",
-        authors="Mirza, Muhammad Jehanzeb and Soneira, Pol Jané and Lin, Wei and Kozinski, Mateusz and Possegger, Horst "
-        "and Bischof, Horst",
+        authors="Mirza, Muhammad Jehanzeb and Soneira, Pol Jané and Lin, Wei and Kozinski, Mateusz and Possegger, "
+        "Horst and Bischof, Horst",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images"}),
         predicts="after",
         precision=ALL_PRECISIONS,
         idle=(("lr", 0.0),),
         parity="online/actmad",
         cost="2 forward + 1 backward; before the stream 1 forward over the source images",
+        reference_licence="none stated",
         notes="Reads source images once, before the stream, without their labels. The published numbers are the lowest "
         "error over the run, chosen by test labels; ours are of the stream as it comes.",
     )

@@ -28,7 +28,7 @@ class ComeSar(Sar):
 
     card: ClassVar[Card] = replace(
         Sar.card, **COME, parity="online/come_sar",
-        notes="SAR's recovery threshold was tuned for the softmax's entropy; the opinion's is lower where doubt is large, "
-        "so that a threshold of 0.2 may restore the first state at every batch.",
+        notes="SAR's recovery threshold was tuned for the softmax's entropy; the opinion's is lower where doubt is "
+        "large, so that a threshold of 0.2 may restore the first state at every batch.",
     )  # fmt: skip
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FOA: prompt tokens found by an evolution strategy, and features shifted back to the source, by forward passes alone."""
+"""FOA: prompt tokens found by an evolution strategy, and features shifted back, by forward passes alone."""
 
 from __future__ import annotations
 
@@ -63,14 +63,17 @@ class Foa(Method):
         authors="Niu, Shuaicheng and Miao, Chunyan and Chen, Guohao and Wu, Pengcheng and Zhao, Peilin",
         venue="International Conference on Machine Learning",
         year=2024,
+        category="online",
+        updates="state",
         needs=frozenset({"class_token", "source_images"}),
         predicts="during",
         model="pocket-vit-clip",
         precision=ALL_PRECISIONS,
         parity="online/foa",
         cost="28 forward; before the stream 1 forward over the source images",
-        notes="Reads source images once, before the stream, without their labels. The published baseline of other papers "
-        "often has a population of 2, which is another method.",
+        reference_licence="non-commercial",
+        notes="Reads source images once, before the stream, without their labels. Baselines of this name in other "
+        "papers may have a population of 2 and statistics of one batch, which is another method.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "imagenet-c": {"weight": 0.4},
@@ -101,7 +104,9 @@ class Foa(Method):
         Raises:
             IncompatibleError: If there are prompts and the model has no class token.
         """
-        moments = pooled_moments(self._seen(source, images) for images, _ in source_batches(task, self.samples))
+        moments = pooled_moments(
+            self._seen(source, images) for images, _ in source_batches(task, self.samples)
+        )
         state = {
             "source_feature": moments.mean["features"],
             "history": torch.zeros_like(moments.mean["features"]),

@@ -38,12 +38,15 @@ class Neo(Method):
         authors="Murphy, Alexander and Danilowski, Michal and Chatterjee, Soumyajit and Ghosh, Abhirup",
         venue="International Conference on Learning Representations",
         year=2026,
+        category="online",
+        updates="state",
         predicts="during",
         vmappable=True,
         precision=ALL_PRECISIONS,
         idle=(("variant", "continual"), ("alpha", 0.0)),
         parity="online/neo",
         cost="1 forward",
+        reference_licence="none stated",
         notes="The first image of batches of one is its own centre: its logits are the head's bias, whatever it shows.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -36,7 +36,7 @@ class Petta(Descending):
     augmentation A(X), R is the distance of the adapted tensors from the source model's, and a is the source model with
     statistics of its own. ``gamma = 1 - exp(-mean (g_c - mu_c)^2 / (s_c^2 + 1e-6))`` over the classes c of the batch
     tells how far the teacher's prototypes g_c are from the source's; ``lam = gamma lambda_0``, and the teacher becomes
-    ``(1 - alpha) teacher + alpha student`` with ``alpha = (1 - gamma) alpha_0``. ``g_c = 0.95 g_c + 0.05 mean f`` follows.
+    ``(1 - alpha) teacher + alpha student`` with ``alpha = (1 - gamma) alpha_0``. Then ``g_c = 0.95 g_c + 0.05 mean f``.
 
     Source: Hoang et al., NeurIPS 2024, arXiv:2311.18193, section 4.
     Differs: classes with fewer than two source images, whose variance is unknown, say nothing of the drift, where the
@@ -76,6 +76,8 @@ class Petta(Descending):
         authors="Hoang, Trung-Hieu and Vo, Duc Minh and Do, Minh N.",
         venue="Advances in Neural Information Processing Systems",
         year=2024,
+        category="online",
+        updates="parameters",
         needs=frozenset({"batchnorm", "gradients", "source_images"}),
         predicts="before",
         precision=ALL_PRECISIONS,
@@ -83,6 +85,7 @@ class Petta(Descending):
         parity="online/petta",
         cost="5 forward + 2 backward, all but 1 forward over the memory; before the stream 1 forward over the source "
         "images",
+        reference_licence="none stated",
         notes="Remembers test images. Reads source images once, before the stream, without their labels.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -97,7 +100,9 @@ class Petta(Descending):
         """Refuse values outside their range."""
         super().__post_init__()
         if self.capacity < 1 or self.samples < 1:
-            raise BadInputError(f"capacity and samples must be 1 or more, got {self.capacity} and {self.samples}")
+            raise BadInputError(
+                f"capacity and samples must be 1 or more, got {self.capacity} and {self.samples}"
+            )
         for name in ("alpha_bn", "alpha_0"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -168,7 +173,9 @@ class Petta(Descending):
         moved = KEEP * state["prototypes"] + (1 - KEEP) * means
         return gamma, torch.where(there[:, None], moved, state["prototypes"])
 
-    def _updated(self, source: SourceModel, state: State, images: Tensor, draws: Draws, gamma: Tensor) -> State:
+    def _updated(
+        self, source: SourceModel, state: State, images: Tensor, draws: Draws, gamma: Tensor
+    ) -> State:
         """Return the state after one step of the student on the memory, and of the teacher after it."""
         rule = blend(self.alpha_bn, unbiased=False, store=True)
         with torch.no_grad():

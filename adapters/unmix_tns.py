@@ -29,13 +29,16 @@ class UnmixTns(Unmixing):
 
     card: ClassVar[Card] = Card(
         **UNMIX,
+        category="online",
+        updates="state",
         needs=frozenset({"batchnorm"}),
         predicts="before",
         vmappable=True,
         precision=ALL_PRECISIONS,
         parity="online/unmixtns",
         cost="1 forward",
-        notes="Made for correlated streams; the momentum goes by the configured batch size, also in a smaller last batch.",
+        reference_licence="none stated",
+        notes="Made for correlated streams. The momentum goes by the configured batch size, in a smaller last batch too.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "cifar10-c": {"components": 16, "full_batch": 64},

@@ -36,12 +36,15 @@ class UnmixTnsTent(Descending, Unmixing):
 
     card: ClassVar[Card] = Card(
         **UNMIX,
+        category="online",
+        updates="parameters",
         needs=frozenset({"batchnorm", "gradients"}),
         predicts="before",
         vmappable=True,
         precision=ALL_PRECISIONS,
         parity="online/unmixtns_tent",
         cost="1 forward + 1 backward",
+        reference_licence="none stated",
         notes="Made for correlated streams; the published rates are far below TENT's own.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -49,6 +49,8 @@ class ZeroSiam(Descending):
         "Mingkui and Wu, Pengcheng and Shen, Zhiqi",
         venue="International Conference on Learning Representations",
         year=2026,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         model="pocket-gn",
@@ -56,6 +58,7 @@ class ZeroSiam(Descending):
         precision=ALL_PRECISIONS,
         parity="online/zerosiam",
         cost="1 forward + 1 backward",
+        reference_licence="MIT",
         notes="Made for models without BatchNorm. With reforward the logits are those after the update.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

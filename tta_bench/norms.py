@@ -174,7 +174,7 @@ def unmixed(
 
     With the mean a_i and variance s_i of instance i and the likeness ``p_ik = softmax_k(cos(a_i, M_k) / T)``, component
     k as i sees it has mean ``(1 - p) M_k + p a_i`` and variance ``(1 - p) V_k + p s_i``; the instance is normalised by
-    the moments of their even mixture. Then ``M_k += m mean_i p (a_i - M_k)`` and ``V_k += m mean_i p (s_i - V_k)``, with
+    the moments of their even mixture. Then ``M_k += m mean_i p (a_i - M_k)`` and ``V_k += m mean_i p (s_i - V_k)``,
     ``m = 1 - (1 - momentum)^share`` of the layer's momentum; they are handed back. No gradient flows through p.
     Layers of vectors, which have no variance within an instance, normalise by their stored statistics.
 
@@ -203,7 +203,8 @@ def unmixed(
         stats = Stats(mixed, (spread + seen.square()).mean(1) - mixed.square())
         m = (1 - (1 - layer.momentum) ** share).to(x.dtype)
         moved = Stats(
-            means + m * (p * (a.detach() - means)).mean(0), variances + m * (p * (s.detach() - variances)).mean(0)
+            means + m * (p * (a.detach() - means)).mean(0),
+            variances + m * (p * (s.detach() - variances)).mean(0),
         )
         return _per_instance(x, stats, layer), moved
 

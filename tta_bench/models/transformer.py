@@ -42,7 +42,9 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "timm": Layout("blocks", "norm_pre", "norm1", "norm", "cls_token", "patch_embed.proj"),
-    "torchvision": Layout("encoder.layers", "encoder.layers", "ln_1", "encoder.ln", "class_token", "conv_proj"),
+    "torchvision": Layout(
+        "encoder.layers", "encoder.layers", "ln_1", "encoder.ln", "class_token", "conv_proj"
+    ),
     "open_clip": Layout("transformer.resblocks", "ln_pre", "ln_1", "ln_post", "class_embedding", "conv1"),
     "plain": Layout("blocks", "blocks", "ln_1", "norm", "class_embedding", "conv1"),
 }

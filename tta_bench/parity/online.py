@@ -108,7 +108,7 @@ def _stream(info: Mapping[str, Any], x: Tensor, y: Tensor, logits: Tensor) -> tu
     if info.get("stream") == "sorted":
         x = x[y.argsort(stable=True)]
     sizes = info.get("batch_sizes", [size] * count)
-    return x[: sum(sizes)].split(sizes)
+    return tuple(torch.split(x[: sum(sizes)], sizes))
 
 
 def _replay(case: Case, noise: float) -> CaseResult:

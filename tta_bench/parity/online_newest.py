@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from tta_bench.parity.online_case import Case, Plan
 from tta_bench.parity.online_continual import _drawn, _flip, _with_teacher
 from tta_bench.parity.online_methods import _lower_norms, _selection, method, optimiser
 
+
 def _neo(case: Case) -> Plan:
     values = case.values
     made = method("neo", variant=values["variant"], alpha=values.get("alpha", 0.1))
@@ -24,9 +25,7 @@ def _neo(case: Case) -> Plan:
 
 def _come_tent(case: Case) -> Plan:
     values = case.values
-    made = method(
-        "come-tent", **optimiser(values), steps=values.get("steps", 1), opinion_classes=values["K"]
-    )
+    made = method("come-tent", **optimiser(values), steps=values.get("steps", 1), opinion_classes=values["K"])
     return Plan(made, reset_each_batch=values.get("episodic", False))
 
 
@@ -35,9 +34,7 @@ def _come_eata(case: Case) -> Plan:
         return {**state["params"], **{f"fisher__{name}": value for name, value in state["fisher"].items()}}
 
     values = case.values
-    made = method(
-        "come-eata", **_selection(case), alpha=values["fisher_alpha"], opinion_classes=values["K"]
-    )
+    made = method("come-eata", **_selection(case), alpha=values["fisher_alpha"], opinion_classes=values["K"])
     return Plan(made, tensors=tensors)
 
 
@@ -94,7 +91,9 @@ def _foa(case: Case) -> Plan:
     def first(state: State) -> dict[str, Tensor]:
         return {"source_mean": state["source_mean"], "source_std": state["source_std"]}
 
-    return Plan(made, inputs=inputs, tensors=tensors, built=first, told=lambda state: {"losses": state["fitness"]})
+    return Plan(
+        made, inputs=inputs, tensors=tensors, built=first, told=lambda state: {"losses": state["fitness"]}
+    )
 
 
 def _foa_shift(case: Case) -> Plan:
