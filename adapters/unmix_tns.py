@@ -38,7 +38,7 @@ class UnmixTns(Unmixing):
         parity="online/unmixtns",
         cost="1 forward",
         reference_licence="none stated",
-        notes="Made for correlated streams. The momentum goes by the configured batch size, in a smaller last batch too.",
+        notes="Made for correlated streams. The momentum goes by the configured batch size, also in a smaller last one.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "cifar10-c": {"components": 16, "full_batch": 64},
