@@ -11,7 +11,7 @@ from torch import Tensor
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy, opinion_entropy
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 LOSSES = ("entropy", "come")
 

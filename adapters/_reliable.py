@@ -16,7 +16,7 @@ from tta_bench.method import Adapted, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._certainty import Certain  # noqa: TID251 (a sibling)
+from ._certainty import Certain
 
 KEEP = 0.9
 PRESETS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from tta_bench.method import Method, SourceModel, State, Task
 from tta_bench.norms import NormRule, unmixed
 from tta_bench.optim import Tensors
 
-from ._layers import stored_statistics  # noqa: TID251 (a sibling)
+from ._layers import stored_statistics
 
 MEAN, VAR = "running_mean", "running_var"
 UNMIX: dict[str, Any] = {

@@ -14,9 +14,9 @@ from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 from tta_bench.optim import Optimizer, Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._layers import NORMS  # noqa: TID251 (a sibling)
-from ._source_images import averaged_moments, pooled_moments, source_batches, told  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._layers import NORMS
+from ._source_images import averaged_moments, pooled_moments, source_batches, told
 
 OUTPUTS, AVERAGES = ("after", "before"), ("batches", "images")
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from tta_bench.method import Card
 from tta_bench.optim import Optimizer
 
-from ._come import COME, PRESETS  # noqa: TID251 (a sibling)
-from .eata import Eata  # noqa: TID251 (a sibling)
+from ._come import COME, PRESETS
+from .eata import Eata
 
 
 @dataclass(frozen=True)

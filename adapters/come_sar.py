@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from tta_bench.method import Card
 
-from ._come import COME, PRESETS  # noqa: TID251 (a sibling)
-from .sar import Sar  # noqa: TID251 (a sibling)
+from ._come import COME, PRESETS
+from .sar import Sar
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from tta_bench.method import Card
 from tta_bench.optim import Optimizer
 
-from ._come import COME, PRESETS  # noqa: TID251 (a sibling)
-from .tent import Tent  # noqa: TID251 (a sibling)
+from ._come import COME, PRESETS
+from .tent import Tent
 
 
 @dataclass(frozen=True)

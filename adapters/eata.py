@@ -15,8 +15,8 @@ from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State, Task
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
-from ._source_images import source_batches, told  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
+from ._source_images import source_batches, told
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 from tta_bench.optim import Tensors
 
-from . import _cma as cma  # noqa: TID251 (a sibling)
-from ._source_images import pooled_moments, source_batches, told  # noqa: TID251 (a sibling)
+from . import _cma as cma
+from ._source_images import pooled_moments, source_batches, told
 
 KEEP = 0.9
 UNIT_BATCH = 64

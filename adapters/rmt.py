@@ -17,8 +17,8 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
-from ._contrast import PRESETS, Prototypical  # noqa: TID251 (a sibling)
-from ._source_images import source_batches  # noqa: TID251 (a sibling)
+from ._contrast import PRESETS, Prototypical
+from ._source_images import source_batches
 
 
 @dataclass(frozen=True)

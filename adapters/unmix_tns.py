@@ -10,7 +10,7 @@ import torch
 
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 
-from ._unmix import UNMIX, Unmixing, kept  # noqa: TID251 (a sibling)
+from ._unmix import UNMIX, Unmixing, kept
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class UnmixTns(Unmixing):
         parity="online/unmixtns",
         cost="1 forward",
         reference_licence="none stated",
-        notes="Made for correlated streams. The momentum goes by the configured batch size, also in a smaller last one.",
+        notes="Made for correlated streams. The momentum goes by the configured batch size, not the last one's.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "cifar10-c": {"components": 16, "full_batch": 64},

@@ -13,8 +13,8 @@ from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._unmix import UNMIX, Unmixing, kept  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._unmix import UNMIX, Unmixing, kept
 
 
 @dataclass(frozen=True)
