@@ -28,7 +28,7 @@ from tta_bench.parity.result import CaseResult
 from tta_bench.steps import slice_inputs, step, way_of
 
 FAMILY = "online"
-TIGHT, TOLD, SUMS, NOISE_SHARE = 5e-5, 2e-5, 1e-4, 5.0
+RULE, TOLD, SUMS, NOISE_SHARE = 5e-5, 2e-5, 1e-4, 5.0
 FISHER = "fisher__"
 """Start of the names of recorded importances, which are results and no inputs."""
 BROKEN = "BROKEN"
@@ -95,16 +95,16 @@ def _case(
     split = None
     if "source_x" in inputs:
         split = GoldenSplit(inputs["source_x"], entry(inputs, "source_y", "inputs.npz"))
-    stream = _stream(info, x.flatten(0, 1), entry(inputs, "y", "inputs.npz").flatten(), logits)
+    stream = _stream(info, inputs, logits)
     recorded = Entries(arrays, f"case {method}/{name}")
     return Case(method, name, info, manifest, recorded, source, stream, split)
 
 
-def _stream(info: Mapping[str, Any], x: Tensor, y: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+def _stream(info: Mapping[str, Any], inputs: Mapping[str, Tensor], logits: Tensor) -> tuple[Tensor, ...]:
     """Return the batches of a case: images in order, sorted by label, one by one, or with a shorter last batch."""
-    count, size = logits.shape[:2]
+    x, (count, size) = inputs["x"].flatten(0, 1), logits.shape[:2]
     if info.get("stream") == "sorted":
-        x = x[y.argsort(stable=True)]
+        x = x[entry(inputs, "y", "inputs.npz").flatten().argsort(stable=True)]
     sizes = info.get("batch_sizes", [size] * count)
     return tuple(torch.split(x[: sum(sizes)], sizes))
 
@@ -123,13 +123,13 @@ def _replay(case: Case, noise: float) -> CaseResult:
     )  # fmt: skip
     built = plan.method.init(case.source, task)
     start = plan.start(case, built)
-    judge = Judge(FAMILY, case.method, case.name, plan.tolerance or TIGHT)
+    judge = Judge(FAMILY, case.method, case.name, plan.tolerance or RULE)
     for name, value in plan.built(built).items():
         golden = case.arrays[name][..., -value.shape[-1] :]
-        judge.compare(name, value, golden, _tight(golden))
+        judge.compare(name, value, golden, _rule(golden))
     scores, state, told = _run(case, plan, start, len(case.stream))
     golden = _filled(case, case.arrays["logits"])
-    judge.compare("logits", scores, golden, _limit(plan, golden, noise), _tight(golden))
+    judge.compare("logits", scores, golden, _limit(plan, golden, noise), _rule(golden))
     for name, value in told.items():
         golden = case.arrays[name]
         judge.compare(name, value, golden, TOLD + TOLD * golden.double().abs())
@@ -139,7 +139,7 @@ def _replay(case: Case, noise: float) -> CaseResult:
         exact = case.info.get("reset_exact_in_reference", True) or not plan.rewinds
         target = _filled(case, again if exact else case.arrays["logits"][: len(again)])
         repeated, *_ = _run(case, plan, start, len(again), first=0 if plan.rewinds else len(case.stream))
-        judge.compare("logits after reset", repeated, target, _limit(plan, target, noise), _tight(target))
+        judge.compare("logits after reset", repeated, target, _limit(plan, target, noise), _rule(target))
     _judge_parameters(case, plan, judge, plan.tensors(state))
     return judge.verdict()
 
@@ -180,11 +180,11 @@ def _run(
 def _limit(plan: Plan, golden: Tensor, noise: float) -> Tensor:
     if plan.tolerance is not None:
         return torch.full_like(golden, plan.tolerance, dtype=torch.float64)
-    return _tight(golden).clamp(min=NOISE_SHARE * noise)
+    return _rule(golden).clamp(min=NOISE_SHARE * noise)
 
 
-def _tight(golden: Tensor) -> Tensor:
-    return TIGHT + TIGHT * golden.double().abs()
+def _rule(golden: Tensor) -> Tensor:
+    return RULE + RULE * golden.double().abs()
 
 
 def _judge_parameters(case: Case, plan: Plan, judge: Judge, changed: Mapping[str, Tensor]) -> None:
@@ -199,6 +199,6 @@ def _judge_parameters(case: Case, plan: Plan, judge: Judge, changed: Mapping[str
             if plan.sums:
                 judge.compare(name, sums[name], golden, SUMS + SUMS * golden.double().abs())
         else:
-            judge.compare(name, entry(tensors, name, f"the state after {case.name}"), golden, _tight(golden))
+            judge.compare(name, entry(tensors, name, f"the state after {case.name}"), golden, _rule(golden))
     for name, golden in below(case.arrays, FISHER).items():
-        judge.compare(FISHER + name, entry(changed, FISHER + name, "the state"), golden, _tight(golden))
+        judge.compare(FISHER + name, entry(changed, FISHER + name, "the state"), golden, _rule(golden))
