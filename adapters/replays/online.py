@@ -119,7 +119,7 @@ def deyo(case: Case) -> Plan:
         "deyo", **optimiser(values), margin=values.get("ent_margin", 0.5 * unit) / unit, destroy=kind,
         plpd=values["plpd_threshold"], patches=values.get("patch_len", 4), layers=lower_norms(case),
     )  # fmt: skip
-    order = case.arrays.get(f"{kind}_perm", torch.arange(made.patches**2))  # type: ignore[attr-defined]
+    order = case.arrays.get(f"{kind}_perm", torch.arange(made.patches**2))
 
     def permuted(case: Case, index: int, images: Tensor) -> Inputs:
         return Inputs(images=images, draws=None if kind == "occ" else order.long().expand(len(images), -1))

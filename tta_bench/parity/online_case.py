@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_bench import registry
 from tta_bench.method import Inputs, Method, State
 from tta_bench.models.source import SourceModel
 from tta_bench.parity.folder import Entries
+from tta_bench.parity.plans import method as method
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,6 @@ class GoldenSplit:
         """Return images (M, C, H, W) and labels (M,) of batch ``index``, wrapping at the end."""
         rows = (torch.arange(size) + index * size) % len(self)
         return self.images.flatten(0, 1)[rows], self.labels.flatten()[rows].long()
-
-
-def method(name: str, **values: Any) -> Method:
-    """Return a registered method with hyper-parameters."""
-    made: Method = registry.load("methods", name)(**values)
-    return made
 
 
 def images_alone(case: Case, index: int, images: Tensor) -> Inputs:

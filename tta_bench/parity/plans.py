@@ -21,3 +21,8 @@ def registered_plan(family: str, name: str) -> bool:
 def load_plan(family: str, name: str) -> Any:
     """Return the plan of a golden method: a function from a case to what replays it, or to why nothing does."""
     return registry.load("replays", f"{family}/{name}")
+
+
+def method(name: str, **values: Any) -> Any:
+    """Return a registered method with hyper-parameters."""
+    return registry.load("methods", name)(**values)

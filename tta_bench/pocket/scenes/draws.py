@@ -3,7 +3,8 @@
 
 Only the raw 64-bit output of the generator is used, because numpy promises that this never changes,
 and it is turned into floats by exact operations. So an image has the same numbers in any batch, in any
-order, on any platform.
+order, on any platform. They are float64, and so is all that is made of them: float32 rounds differently in the
+mathematics library of another processor, and a pixel value that falls near a half would then round to another byte.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tta_bench.errors import BadInputError
 from tta_bench.pocket.scenes.spec import CLASS_NAMES, MAX_CLUTTER, SIDE, look_of
 
 OCTAVES = (4, 8, 16)
+REAL = torch.float64
+"""The precision of every field and colour before it becomes a byte."""
 _SLOTS: dict[str, tuple[int, ...]] = {
     "background": (), "colour": (), "texture": (), "jitter": (3,), "accent": (),
     "turn": (), "scale": (), "shift": (2,), "aspect": (), "shear": (), "flip": (),
@@ -45,8 +48,8 @@ class Draws:
     """Give the random numbers of a batch of images by name.
 
     Args:
-        uniform: (N, U) float32 in [0, 1), the slots side by side.
-        sensor: (N, 3, H, W) nearly normal pixel noise with unit variance.
+        uniform: (N, U) float64 in [0, 1), the slots side by side.
+        sensor: (N, 3, H, W) float64, nearly normal pixel noise with unit variance.
     """
 
     def __init__(self, uniform: Tensor, sensor: Tensor) -> None:
@@ -59,13 +62,11 @@ class Draws:
         Args:
             words: (N, W) uint32, one row per image.
         """
-        uniform = (words[:, :_NUMBERS] >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        uniform = (words[:, :_NUMBERS] >> np.uint32(8)).astype(np.float64) * 2.0**-24
         octets = words[:, _NUMBERS : _NUMBERS + _SENSOR].astype("<u4").view(np.uint8).reshape(-1, _SENSOR, 4)
-        total = octets[..., 0].astype(np.float32)
-        for k in range(1, 4):
-            total += octets[..., k]
+        total = octets.sum(axis=2, dtype=np.float64)
         # The sum of four bytes has mean 510 and variance 4 * (256^2 - 1) / 12 = 147.8^2: nearly normal.
-        normal = (total - np.float32(510)) * np.float32(1 / 147.8)
+        normal = (total - 510) * (1 / 147.8)
         return cls(torch.from_numpy(uniform), torch.from_numpy(normal).reshape(-1, 3, SIDE, SIDE))
 
     def rows(self, rows: Tensor) -> Draws:
@@ -83,6 +84,11 @@ class Draws:
     def choice(self, name: str, count: int) -> Tensor:
         """Return a whole number below ``count`` for each image, (N,) int64."""
         return (self[name] * count).floor().long().clamp(max=count - 1)
+
+
+def real(values: object) -> Tensor:
+    """Return numbers as a float64 tensor, whatever torch's default is."""
+    return torch.tensor(values, dtype=REAL)
 
 
 def _key(split: str, seed: int, purpose: str) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small exact field maths shared by the PocketScenes renderer: waves, value noise, mixing, pixel grids."""
+"""Small field maths shared by the PocketScenes renderer: waves, value noise, mixing, pixel grids."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from tta_bench.pocket.scenes.draws import OCTAVES, Draws
+from tta_bench.pocket.scenes.draws import OCTAVES, REAL, Draws
 from tta_bench.pocket.scenes.spec import SIDE
 
 
 @cache
 def pixel_grid() -> tuple[Tensor, Tensor]:
     """Return the pixel centres, x to the right and y upwards, each (1, H, W) in (-1, 1)."""
-    centre = (torch.arange(SIDE, dtype=torch.float32) + 0.5) * (2 / SIDE) - 1
+    centre = (torch.arange(SIDE, dtype=REAL) + 0.5) * (2 / SIDE) - 1
     return centre.reshape(1, 1, SIDE).expand(1, SIDE, SIDE), (-centre).reshape(1, SIDE, 1).expand(
         1, SIDE, SIDE
     )
@@ -62,7 +62,7 @@ def coverage(pixels: Tensor, softness: float = 1.0) -> Tensor:
 @cache
 def _cell_weights(cells: int) -> tuple[Tensor, Tensor]:
     """Return the lattice index and the smooth weight of each pixel along one axis."""
-    at = (torch.arange(SIDE, dtype=torch.float32) + 0.5) * (cells / SIDE)
+    at = (torch.arange(SIDE, dtype=REAL) + 0.5) * (cells / SIDE)
     index = at.floor()
     t = at - index
     return index.long(), t * t * (3 - 2 * t)

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from tta_bench.pocket.scenes.draws import Draws, as_indices, draw, labels_of
+from tta_bench.pocket.scenes.draws import Draws, as_indices, draw, labels_of, real
 from tta_bench.pocket.scenes.fields import coverage, mix, plane
 from tta_bench.pocket.scenes.scenery import add_clutter, add_occluder, paint_background
 from tta_bench.pocket.scenes.spec import (
@@ -51,7 +51,7 @@ def _kinds(draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
 def _scene(labels: Tensor, draws: Draws, look: Look) -> Tensor:
     """Return shaded objects in cluttered scenery, (N, 3, H, W)."""
     colour, texture, background = _kinds(draws)
-    base = torch.tensor(list(COLOURS.values()))[colour]
+    base = real(list(COLOURS.values()))[colour]
     base = (base + draws["jitter"] * 0.12 - 0.06).clamp(0, 1)
     posed = pose(labels, draws, look)
     image = add_clutter(paint_background(draws, background), draws, look)
@@ -63,13 +63,17 @@ def _scene(labels: Tensor, draws: Draws, look: Look) -> Tensor:
     return add_occluder(image, draws, look, posed.centre)
 
 
-def _exposed(image: Tensor, draws: Draws, look: Look) -> Tensor:
-    """Return the image as a camera would store it: gain, contrast, sensor noise, 8 bits."""
+def _levels(image: Tensor, draws: Draws, look: Look) -> Tensor:
+    """Return what a camera would measure, in steps of 8 bits: gain, contrast and sensor noise."""
     image = image * plane(draws.between("gain", *look.gain))[:, None]
     image = (image - 0.45) * plane(draws.between("contrast", *look.contrast))[:, None] + 0.45
     sigma = plane(draws.between("noise", *look.noise))[:, None]
-    image = image + draws.sensor * sigma
-    return (image * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    return (image + draws.sensor * sigma) * 255
+
+
+def _exposed(image: Tensor, draws: Draws, look: Look) -> Tensor:
+    """Return the image as a camera would store it."""
+    return (_levels(image, draws, look) + 0.5).floor().clamp(0, 255).to(torch.uint8)
 
 
 def _render_chunk(split: str, indices: Sequence[int], labels: Tensor, seed: int) -> Tensor:

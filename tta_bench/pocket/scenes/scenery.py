@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tta_bench.pocket.scenes.draws import Draws
+from tta_bench.pocket.scenes.draws import REAL, Draws, real
 from tta_bench.pocket.scenes.fields import (
     cloud_noise,
     coverage,
@@ -27,9 +27,9 @@ from tta_bench.pocket.scenes.spec import BACKGROUNDS, COLOURS, SIDE, Look
 def tones(*stops: RGB, by: Tensor) -> Tensor:
     """Return a colour ramp over evenly spaced stops, (N, 3, H, W), from a field in [0, 1]."""
     position = by.clamp(0, 1)[:, None] * (len(stops) - 1)
-    image = torch.tensor(stops[0])[:, None, None].expand(-1, SIDE, SIDE)
+    image = real(stops[0])[:, None, None].expand(-1, SIDE, SIDE)
     for k, stop in enumerate(stops[1:]):
-        image = mix(image, torch.tensor(stop)[:, None, None], (position - k).clamp(0, 1))
+        image = mix(image, real(stop)[:, None, None], (position - k).clamp(0, 1))
     return image
 
 
@@ -38,7 +38,7 @@ def _sky(draws: Draws) -> Tensor:
     image = tones((0.80, 0.90, 0.97), (0.55, 0.76, 0.95), (0.33, 0.58, 0.89), by=(y + 1) / 2)
     cover = plane(draws["scenery"][:, 0]) * 0.2 + 0.48
     clouds = ((cloud_noise(draws) - cover) * 6).clamp(0, 1)
-    return mix(image, torch.ones(()), clouds[:, None] * 0.85)
+    return mix(image, real(1), clouds[:, None] * 0.85)
 
 
 def _grass(draws: Draws) -> Tensor:
@@ -64,7 +64,7 @@ def _water(draws: Draws) -> Tensor:
     swell = wave(y * plane(u[:, 2] * 1.5 + 2.5) + bend + plane(u[:, 3]))
     light = 0.45 + swell * 0.25 + y * 0.1 + (cloud_noise(draws) - 0.5) * 0.5
     image = tones((0.03, 0.22, 0.40), (0.13, 0.44, 0.62), (0.38, 0.68, 0.78), by=light)
-    return mix(image, torch.ones(()), smooth(swell + draws["grain"] * 0.5, 1.15, 1.5)[:, None] * 0.7)
+    return mix(image, real(1), smooth(swell + draws["grain"] * 0.5, 1.15, 1.5)[:, None] * 0.7)
 
 
 def _brick(draws: Draws) -> Tensor:
@@ -80,7 +80,7 @@ def _brick(draws: Draws) -> Tensor:
     mortar = torch.maximum(smooth(across, 0.72, 0.86), smooth(along, 0.84, 0.93))
     light = tone * 0.6 + draws["grain"] * 0.25 + value_noise(draws, 8) * 0.15
     image = tones((0.42, 0.19, 0.15), (0.62, 0.31, 0.24), (0.76, 0.45, 0.34), by=light)
-    return mix(image, torch.tensor((0.80, 0.77, 0.72))[:, None, None], mortar[:, None] * 0.85)
+    return mix(image, real((0.80, 0.77, 0.72))[:, None, None], mortar[:, None] * 0.85)
 
 
 def _night(draws: Draws) -> Tensor:
@@ -88,8 +88,8 @@ def _night(draws: Draws) -> Tensor:
     light = (1 - y) * 0.35 + (cloud_noise(draws) - 0.5) * 0.6
     image = tones((0.02, 0.02, 0.09), (0.07, 0.08, 0.24), (0.24, 0.17, 0.40), by=light)
     grain = draws["grain"]
-    stars = (grain > 0.982).float() * ((grain - 0.982) * 40 + 0.3)
-    return mix(image, torch.tensor((1.0, 0.98, 0.88))[:, None, None], stars[:, None])
+    stars = (grain > 0.982).to(REAL) * ((grain - 0.982) * 40 + 0.3)
+    return mix(image, real((1.0, 0.98, 0.88))[:, None, None], stars[:, None])
 
 
 _PAINTERS: dict[str, Callable[[Draws], Tensor]] = {
@@ -104,7 +104,7 @@ def paint_background(draws: Draws, kinds: Tensor) -> Tensor:
         draws: The images' random numbers.
         kinds: (N,) indices into ``BACKGROUNDS``.
     """
-    image = torch.empty(len(kinds), 3, SIDE, SIDE)
+    image = torch.empty(len(kinds), 3, SIDE, SIDE, dtype=REAL)
     for k in sorted(set(kinds.tolist())):
         rows = (kinds == k).nonzero().flatten()
         image[rows] = _PAINTERS[BACKGROUNDS[k]](draws.rows(rows))
@@ -122,7 +122,7 @@ def add_clutter(image: Tensor, draws: Draws, look: Look) -> Tensor:
     x, y = pixel_grid()
     low, high = look.clutter
     count = low + draws.choice("clutter_count", high - low + 1)
-    palette = torch.tensor(list(COLOURS.values()))
+    palette = real(list(COLOURS.values()))
     for k in range(high):
         u = draws["clutter"][:, k]
         c, s = heading(plane(u[:, 0]))
@@ -135,7 +135,7 @@ def add_clutter(image: Tensor, draws: Draws, look: Look) -> Tensor:
         bar = torch.maximum(a.abs() - size * 1.8, b.abs() - size * 0.35)
         field = torch.where(plane(u[:, 5]) < 0.6, blob, bar)
         colour = palette[(u[:, 6] * len(palette)).long()] * (u[:, 7:8] * 0.5 + 0.4)
-        shown = (count > k).float()
+        shown = (count > k).to(REAL)
         cover = coverage(field * (SIDE / 2)) * plane(shown) * 0.9
         shade = 1 - (b / size).clamp(-1, 1) * -0.15
         image = mix(image, plane(colour) * shade[:, None], cover[:, None])
@@ -156,7 +156,7 @@ def add_occluder(image: Tensor, draws: Draws, look: Look, centre: tuple[Tensor, 
     c, s = heading(plane(u[:, 0]))
     across = (x - plane(centre[0])) * c + (y - plane(centre[1])) * s - plane(u[:, 1] * 0.5 - 0.25)
     half = plane(u[:, 2] * (look.bar[1] - look.bar[0]) + look.bar[0])
-    shown = plane((u[:, 3] < look.occluded).float())
+    shown = plane((u[:, 3] < look.occluded).to(REAL))
     grey, warm = u[:, 4] * 0.4 + 0.25, u[:, 5] * 0.12
     colour = torch.stack([grey + warm, grey, grey - warm], dim=1)
     round_shade = 1.15 - (across / half).clamp(-1, 1).abs() * 0.45

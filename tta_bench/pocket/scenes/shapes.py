@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sixteen PocketScenes objects as signed distance fields.
 
-Every field is built from additions, products, comparisons and square roots only: these are exactly
-rounded on every platform, so images are the same bits everywhere. The y axis points up, and an object
+Every field is built from additions, products, comparisons and square roots only, in float64: libraries differ in
+their last bits at most, which is far too little to move a pixel to another byte. The y axis points up, and an object
 fills about [-0.9, 0.9] in both directions. Distances are negative inside.
 """
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tta_bench.pocket.scenes.draws import Draws
+from tta_bench.pocket.scenes.draws import Draws, real
 from tta_bench.pocket.scenes.fields import (
     cloud_noise,
     coverage,
@@ -42,7 +42,7 @@ def sketch(draws: Draws, posed: Posed) -> Tensor:
     paper = 0.93 - cloud_noise(draws) * 0.08 - (draws["grain"] - 0.5) * 0.06
     pencil = plane(u[:, 4] * 0.15 + 0.15) + (draws["grain"] - 0.5) * 0.15
     grey = mix(paper, pencil, ink)
-    tint = torch.tensor((1.0, 0.99, 0.96))[:, None, None]
+    tint = real((1.0, 0.99, 0.96))[:, None, None]
     return grey[:, None] * tint
 
 
@@ -50,7 +50,7 @@ def _backdrop(draws: Draws, background: Tensor) -> Tensor:
     """Return flat backdrops with one simple figure: a sun, or broad rays."""
     x, y = pixel_grid()
     u = draws["style"]
-    tones = torch.tensor(list(BACKGROUND_TONE.values()))[background]
+    tones = real(list(BACKGROUND_TONE.values()))[background]
     tones = (tones * 1.1 + 0.05).clamp(0, 1)
     lighter = tones + (1 - tones) * 0.35
     c, s = heading(plane(u[:, 0]))
@@ -72,11 +72,11 @@ def poster(draws: Draws, posed: Posed, mask: Tensor, kinds: tuple[Tensor, Tensor
         accent: (N, 3) colour of the detail.
     """
     colour, background = kinds
-    base = torch.tensor(list(COLOURS.values()))[colour]
+    base = real(list(COLOURS.values()))[colour]
     image = mix(_backdrop(draws, background), object_colours(base, mask, 0.3), coverage(posed.body)[:, None])
     image = mix(image, plane(accent), coverage(posed.detail)[:, None])
     image = (image * 4 + 0.5).floor() / 4
     width = plane(draws["style"][:, 5] * 0.5 + 0.5)
     line = torch.maximum(coverage(posed.outline.abs() - width), coverage(posed.detail.abs() - width * 0.5))
-    ink = torch.tensor((0.09, 0.07, 0.12))[:, None, None]
+    ink = real((0.09, 0.07, 0.12))[:, None, None]
     return mix(image, ink, line[:, None])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tta_bench.pocket.scenes.draws import Draws
+from tta_bench.pocket.scenes.draws import Draws, real
 from tta_bench.pocket.scenes.fields import coverage, heading, mix, pixel_grid, plane, wave
 from tta_bench.pocket.scenes.shapes import ACCENTS, distance_fields
 from tta_bench.pocket.scenes.spec import CLASS_NAMES, SIDE, Look
@@ -91,7 +91,7 @@ def object_colours(base: Tensor, mask: Tensor, depth: float = 0.5) -> Tensor:
 
 def accents(labels: Tensor) -> Tensor:
     """Return the colour of each object's detail, (N, 3)."""
-    return torch.tensor([ACCENTS.get(name, (0.0, 0.0, 0.0)) for name in CLASS_NAMES])[labels]
+    return real([ACCENTS.get(name, (0.0, 0.0, 0.0)) for name in CLASS_NAMES])[labels]
 
 
 def slope(field: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ def lit(colour: Tensor, draws: Draws, posed: Posed) -> Tensor:
     slant = (posed.x * lx + posed.y * ly).clamp(-1, 1)
     shade = 1 + strength * (slant * 0.14 + edge * facing * 0.28 - edge * 0.06)
     rim = edge * facing.clamp(min=0) * strength * 0.22
-    return mix(colour * shade[:, None], torch.ones(()), rim.clamp(0, 1)[:, None])
+    return mix(colour * shade[:, None], real(1), rim.clamp(0, 1)[:, None])
 
 
 def cast_shadow(image: Tensor, draws: Draws, posed: Posed) -> Tensor:
