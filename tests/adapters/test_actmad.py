@@ -23,7 +23,9 @@ def test_source_moments_are_over_the_images_at_each_location(average, source):
     task = tiny_task(source, method, batch_size=4)
     state = method.init(source, task)
     parts = [task.source.batch(i, 4)[0][:n] for i, n in enumerate((4, 4, 2))]
-    outputs = [source.observe(images, layers=("blocks.0.norm1",)).outputs["blocks.0.norm1"] for images in parts]
+    outputs = [
+        source.observe(images, layers=("blocks.0.norm1",)).outputs["blocks.0.norm1"] for images in parts
+    ]
     if average == "images":
         mean, var = torch.cat(outputs).mean(0), torch.cat(outputs).var(0)
     else:

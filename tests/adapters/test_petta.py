@@ -10,7 +10,9 @@ from tta_bench.errors import BadInputError
 from tta_bench.testing import tiny_task
 
 
-@pytest.mark.parametrize("method", [Petta(), Petta(loss="ce", regulariser="l2", capacity=5)], ids=["sce", "ce"])
+@pytest.mark.parametrize(
+    "method", [Petta(), Petta(loss="ce", regulariser="l2", capacity=5)], ids=["sce", "ce"]
+)
 def test_it_keeps_its_promises(method):
     assert not [result for result in check_method(method) if result.bad]
 

@@ -33,7 +33,9 @@ def test_the_noise_of_the_first_step_alone_counts(source, batches, run):
     method = UnmixTns(components=3)
     states, _ = run(method, source, batches)
     later = states[1]
-    inputs = [Inputs(batches[1], draws=method.draw(source, 8, torch.Generator().manual_seed(s))) for s in (1, 2)]
+    inputs = [
+        Inputs(batches[1], draws=method.draw(source, 8, torch.Generator().manual_seed(s))) for s in (1, 2)
+    ]
     one, two = (method.adapt(source, later, each) for each in inputs)
     assert torch.equal(one.logits, two.logits)
     first = [method.adapt(source, states[0], each).logits for each in inputs]

@@ -32,7 +32,9 @@ def torchvision_vit():
 
 
 def open_clip_tower(**options):
-    return open_clip.transformer.VisionTransformer(SIZE, PATCH, WIDTH, DEPTH, 3, 2.0, output_dim=16, **options)
+    return open_clip.transformer.VisionTransformer(
+        SIZE, PATCH, WIDTH, DEPTH, 3, 2.0, output_dim=16, **options
+    )
 
 
 def wrapped(network, kind="classifier"):
@@ -80,7 +82,9 @@ def by_hand(source, network, library, images, prompts):
         firsts = [block.ln_1 for block in blocks]
     else:
         patches = network.conv1(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([network.class_embedding.expand(n, 1, -1), patches], 1) + network.positional_embedding
+        tokens = (
+            torch.cat([network.class_embedding.expand(n, 1, -1), patches], 1) + network.positional_embedding
+        )
         blocks, final = network.transformer.resblocks, network.ln_post
         firsts = [block.ln_1 for block in blocks]
     tokens = torch.cat([tokens[:, :1], extra, tokens[:, 1:]], 1)
