@@ -25,7 +25,7 @@ State = Any
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length", "attention",
+    "source_replay", "reward", "stream_length", "attention", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]

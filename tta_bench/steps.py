@@ -173,6 +173,11 @@ def check_compatible(method: Method, source: SourceModel) -> None:
             "attention blocks",
             "a vision transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG",
         ),
+        "class_token": (
+            "class_token" in method.card.needs and source.transformer is None,
+            "a class token that takes part in its attention",
+            "a vision transformer, e.g. timm/vit_small_patch16_224.augreg_in1k",
+        ),
         "patch_features": (
             "patch_features" in method.card.needs and not _gives_tokens(source),
             "patch features",

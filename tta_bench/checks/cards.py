@@ -134,6 +134,7 @@ LACKING: dict[str, Callable[[], SourceModel]] = {
     "reward": lambda: tiny_source("batch"),
     "patch_features": lambda: tiny_source("batch"),
     "attention": lambda: tiny_source("batch"),
+    "class_token": lambda: tiny_source("batch"),
 }
 POCKET: dict[str, frozenset[Need]] = {
     "pocket-bn": frozenset({"batchnorm"}),
@@ -144,7 +145,7 @@ POCKET: dict[str, frozenset[Need]] = {
 
 @check(
     "A model that lacks what the card needs is refused, and the card's default model has it.",
-    applies="the card needs batchnorm, text, reward, patch_features or attention",
+    applies="the card needs batchnorm, text, reward, patch_features, attention or class_token",
 )
 def needs_are_met(method: Method) -> None:
     """Offer the method a model without each part, then models that have them all."""

@@ -29,7 +29,9 @@ from tta_bench.models.layers import (
     own_tensors,
     remove_rules,
 )
+from tta_bench.models.observe import Observed, prompting, watching
 from tta_bench.models.text import TextSide
+from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
 
 FUSED_ATTENTION = ("in_proj_weight", "qkv.weight")
@@ -207,6 +209,45 @@ class SourceModel:
     ) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.forward(x, tensors, norm=norm).logits
+
+    @cached_property
+    def transformer(self) -> Transformer | None:
+        """The parts of a vision transformer with a class token; None where the network is another one."""
+        return find_transformer(self._network.inner())
+
+    def observe(
+        self,
+        x: Tensor,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        norm: NormRule | None = None,
+        layers: Sequence[str] = (),
+        class_token: bool = False,
+        prompts: Tensor | None = None,
+    ) -> Observed:
+        """Run the network on images, hand back outputs of its layers, and let extra tokens in.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            tensors: As in `forward`.
+            norm: As in `forward`.
+            layers: Names of modules whose outputs are wanted; see `observe.watching`.
+            class_token: Whether only the class token of these outputs is wanted.
+            prompts: (n, D') tokens right behind a vision transformer's class token, the same for every image.
+
+        Raises:
+            UnknownNameError: If there is no layer of a name.
+            IncompatibleError: If there are prompts and the network has no class token.
+        """
+        inner = self._network.inner()
+        parts = None if prompts is None else self.transformer
+        with (
+            watching(inner, layers, class_token=class_token) as (seen, watched),
+            prompting(inner, parts, prompts, self.name),
+            self._ruled(watched(norm or running())) as stats,
+        ):
+            logits, features, _ = self._call(self.normalise(x), tensors, "full")
+        return Observed(logits, features, {name: y.to(self.dtype) for name, y in seen.items()}, stats)
 
     def encode(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None

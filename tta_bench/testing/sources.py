@@ -125,7 +125,7 @@ def sources_for(method: Method, *, dtype: torch.dtype = torch.float32, seed: int
     chosen: tuple[Norm, ...] = NORMS
     if "batchnorm" in needs:
         chosen = ("batch",)
-    elif "patch_features" in needs:
+    elif needs & {"patch_features", "class_token"}:
         chosen = ("layer",)
     return [tiny_source(norm, dtype=dtype, seed=seed) for norm in chosen]
 
