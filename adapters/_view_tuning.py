@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -201,6 +202,12 @@ class CalibratedTuning(PromptTuning):
 
     weight: float = 1.0
     two_step: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        super().__post_init__()
+        if not math.isfinite(self.weight):
+            raise BadInputError(f"weight must be a finite number, got {self.weight}")
 
     def objectives(self, source: SourceModel, inputs: Inputs) -> Sequence[Objective]:
         """Return the joint loss, or entropy and term one after the other."""

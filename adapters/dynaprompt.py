@@ -65,8 +65,7 @@ class DynaPrompt(PromptTuning):
         model="pocket-clip",
         precision=ALL_PRECISIONS,
         parity="vlm/dynaprompt",
-        cost="64 forward of the image tower; 10 forward of the text tower, and 2 forward + 1 backward for each "
-        "chosen prompt",
+        cost="64 forward; text tower, over all classes: 10 forward, and 2 forward + 1 backward per chosen prompt",
         notes="Depends on the order of the images. The published code confuses prompts and ranks: see "
         "reference_quirk.",
     )

@@ -69,7 +69,7 @@ class HisTpt(PromptTuning):
         model="pocket-clip",
         precision=ALL_PRECISIONS,
         parity="vlm/histpt",
-        cost="1 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="1 forward; text tower, over all classes: 2 forward + 1 backward",
         notes="The first pseudo-label is the model's own prediction, and nothing is reset: watch for collapse.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

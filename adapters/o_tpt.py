@@ -49,7 +49,7 @@ class OTpt(CalibratedTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/otpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         reference_licence="CC-BY-NC-4.0",
         notes="A method for calibration: compare its ECE, not its accuracy, with TPT's.",
     )

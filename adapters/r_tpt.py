@@ -54,7 +54,7 @@ class RTpt(PromptTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/rtpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         notes="Meant for attacked images; its weights need more views than neighbours.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -56,7 +56,7 @@ class Rlcf(PromptTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/rlcf",
-        cost="64 forward of the image tower, 6 of the reward model's; 4 forward + 3 backward of the text tower",
+        cost="70 forward, 6 of them by the reward model; text tower, over all classes: 4 forward + 3 backward",
         notes="What it gains is bounded by the reward model, which the published numbers take larger than the model.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

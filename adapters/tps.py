@@ -53,7 +53,7 @@ class Tps(ViewTuning):
         precision=ALL_PRECISIONS,
         idle=(("lr", 0.0),),
         parity="vlm/tps",
-        cost="64 forward of the image tower; no pass through the text tower",
+        cost="64 forward",
         notes="Much of the published gain is that of its class features: compare with zero-shot on the same prompts.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -61,7 +61,7 @@ class Ttl(ViewTuning):
         precision=ALL_PRECISIONS,
         idle=(("alpha", 0.0),),
         parity="vlm/ttl",
-        cost="65 forward + 64 backward of the image tower, the latter through the last blocks alone",
+        cost="65 forward + 64 backward, the latter through the last blocks alone",
         notes="Needs attention in the image tower. Published scripts differ in the share of views they keep: "
         "all of them here, 0.1 in others.",
     )
@@ -74,11 +74,10 @@ class Ttl(ViewTuning):
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        if self.rank < 1 or self.blocks < 1 or not math.isfinite(self.alpha):
-            raise BadInputError(
-                "rank and blocks must be 1 or more and alpha finite, got "
-                f"{self.rank}, {self.blocks} and {self.alpha}"
-            )
+        if self.rank < 1 or self.blocks < 1:
+            raise BadInputError(f"rank and blocks must be 1 or more, got {self.rank} and {self.blocks}")
+        if not math.isfinite(self.alpha) or not math.isfinite(self.margin):
+            raise BadInputError(f"alpha and margin must be finite, got {self.alpha} and {self.margin}")
 
     def layers(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the attention weights (3 d, d) of the last blocks.
