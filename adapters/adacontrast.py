@@ -70,6 +70,8 @@ class AdaContrast(Descending):
         authors="Chen, Dian and Wang, Dequan and Darrell, Trevor and Ebrahimi, Sayna",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="after",
         draw_device="device",

@@ -124,6 +124,8 @@ class Apm(Method):
         authors="Modi, Rajat and Rawat, Yogesh Singh",
         venue="Advances in Neural Information Processing Systems",
         year=2024,
+        category="episodic",
+        updates="parameters",
         needs=frozenset({"features", "gradients"}),
         reset="image",
         model="pocket-clip",

@@ -38,6 +38,8 @@ class Clip(Method):
         "Krueger, Gretchen and Sutskever, Ilya",
         venue="International Conference on Machine Learning",
         year=2021,
+        category="episodic",
+        updates="inference",
         inputs="features",
         needs=frozenset({"text", "features"}),
         predicts="before",
@@ -47,6 +49,7 @@ class Clip(Method):
         vmappable=True,
         precision=ALL_PRECISIONS,
         idle=(("templates", "dataset"),),
+        parity="vlm/zero_shot",
         cost="1 forward",
         notes="The zero-shot baseline of the methods that need a text side.",
     )

@@ -55,6 +55,8 @@ class Cmf(Weighted):
         authors="Lee, Jae-Hong and Chang, Joon-Hyuk",
         venue="International Conference on Learning Representations",
         year=2024,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -53,6 +53,8 @@ class Cotta(Descending):
         authors="Wang, Qin and Fink, Olga and Van Gool, Luc and Dai, Dengxin",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         draw_device="device",

@@ -58,6 +58,8 @@ class Deyo(Descending):
         "Hwang, Uiwon and Yoon, Sungroh",
         venue="International Conference on Learning Representations",
         year=2024,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -46,6 +46,8 @@ class Eata(Reliable):
         "Zhao, Peilin and Tan, Mingkui",
         venue="International Conference on Machine Learning",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images"}),
         predicts="before",
         precision=ALL_PRECISIONS,

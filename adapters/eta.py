@@ -34,6 +34,8 @@ class Eta(Reliable):
         "Zhao, Peilin and Tan, Mingkui",
         venue="International Conference on Machine Learning",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

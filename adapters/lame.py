@@ -50,6 +50,8 @@ class Lame(Method):
         authors="Boudiaf, Malik and Mueller, Romain and Ben Ayed, Ismail and Bertinetto, Luca",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2022,
+        category="transductive",
+        updates="inference",
         output="probabilities",
         predicts="before",
         reset="batch",

@@ -48,6 +48,8 @@ class Memo(Descending):
         authors="Zhang, Marvin and Levine, Sergey and Finn, Chelsea",
         venue="Advances in Neural Information Processing Systems",
         year=2022,
+        category="episodic",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         views=ViewPolicy(32, "augmix"),
         predicts="after",

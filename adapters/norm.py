@@ -44,6 +44,8 @@ class Norm(Method):
         "Wieland and Bethge, Matthias",
         venue="Advances in Neural Information Processing Systems",
         year=2020,
+        category="online",
+        updates="state",
         needs=frozenset({"batchnorm"}),
         predicts="after",
         vmappable=True,

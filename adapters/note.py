@@ -56,6 +56,8 @@ class Note(Descending):
         "Sung-Ju",
         venue="Advances in Neural Information Processing Systems",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"batchnorm", "gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

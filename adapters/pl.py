@@ -45,6 +45,8 @@ class Pl(Descending):
         authors="Lee, Dong-Hyun",
         venue="ICML Workshop on Challenges in Representation Learning",
         year=2013,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -39,6 +39,8 @@ class RDumb(Reliable):
         authors="Press, Ori and Schneider, Steffen and Kümmerer, Matthias and Bethge, Matthias",
         venue="Advances in Neural Information Processing Systems",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

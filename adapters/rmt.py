@@ -58,6 +58,8 @@ class Rmt(Prototypical):
         authors="Döbler, Mario and Marsden, Robert A. and Yang, Bin",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images", "source_labels", "source_replay"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -46,6 +46,8 @@ class Roid(Weighted):
         authors="Marsden, Robert A. and Döbler, Mario and Yang, Bin",
         venue="Winter Conference on Applications of Computer Vision",
         year=2024,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

@@ -61,6 +61,8 @@ class Rotta(Descending):
         authors="Yuan, Longhui and Xie, Binhui and Li, Shuang",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         precision=ALL_PRECISIONS,

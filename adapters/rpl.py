@@ -39,6 +39,8 @@ class Rpl(Descending):
         "Peter and Bringmann, Oliver and Brendel, Wieland and Bethge, Matthias",
         venue="Transactions on Machine Learning Research",
         year=2022,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,

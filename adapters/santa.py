@@ -47,6 +47,8 @@ class Santa(Prototypical):
         authors="Chakrabarty, Goirik and Sreenivas, Manogna and Biswas, Soma",
         venue="Transactions on Machine Learning Research",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients", "source_images", "source_labels"}),
         predicts="before",
         precision=ALL_PRECISIONS,

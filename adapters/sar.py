@@ -58,6 +58,8 @@ class Sar(Descending):
         "Zhao, Peilin and Tan, Mingkui",
         venue="International Conference on Learning Representations",
         year=2023,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         model="pocket-gn",

@@ -47,6 +47,8 @@ class ShotIm(Descending):
         authors="Liang, Jian and Hu, Dapeng and Feng, Jiashi",
         venue="International Conference on Machine Learning",
         year=2020,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,

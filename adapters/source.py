@@ -23,6 +23,8 @@ class Source(Method):
     card: ClassVar[Card] = Card(
         paper="baseline",
         title="Source model without adaptation",
+        category="episodic",
+        updates="inference",
         predicts="before",
         reset="image",
         independent=True,

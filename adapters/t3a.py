@@ -39,6 +39,8 @@ class T3A(Method):
         authors="Iwasawa, Yusuke and Matsuo, Yutaka",
         venue="Advances in Neural Information Processing Systems",
         year=2021,
+        category="online",
+        updates="state",
         predicts="after",
         fixed_shapes=False,
         grows=("supports", "labels", "entropies"),

@@ -45,6 +45,8 @@ class Tent(Descending):
         authors="Wang, Dequan and Shelhamer, Evan and Liu, Shaoteng and Olshausen, Bruno and Darrell, Trevor",
         venue="International Conference on Learning Representations",
         year=2021,
+        category="online",
+        updates="parameters",
         needs=frozenset({"gradients"}),
         predicts="before",
         vmappable=True,

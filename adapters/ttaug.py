@@ -34,6 +34,8 @@ class TTAug(Method):
     card: ClassVar[Card] = Card(
         paper="baseline",
         title="Test-time augmentation",
+        category="episodic",
+        updates="inference",
         views=ViewPolicy(32, "augmix"),
         output="probabilities",
         predicts="before",

@@ -26,6 +26,11 @@ Need = Literal[
     "source_replay", "reward", "stream_length",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
+Category = Literal["episodic", "online", "transductive"]
+"""What a prediction draws on besides the source model: its own image, what came before, or the other images of a
+batch. Methods of different categories see different amounts of target data."""
+Updates = Literal["parameters", "state", "inference"]
+"""What a step changes: tensors of the model or prompts by gradient, memories and statistics, or nothing at all."""
 
 
 ALL_PRECISIONS = frozenset({"float64", "float32", "bfloat16"})
@@ -120,6 +125,8 @@ class Card:
         authors: Its authors as BibTeX writes them, ``"Last, First and Last, First"``; empty for a baseline.
         venue: Where it appeared, without the year.
         year: When it appeared there; 0 for a baseline.
+        category: How much target data a prediction may draw on, see `Category`.
+        updates: What a step changes, see `Updates`.
         inputs: Whether it works on images or only on features.
         needs: What it must be given; see `Need`.
         views: Views to make of each image.
@@ -139,6 +146,7 @@ class Card:
         cost: Passes of one step in words, e.g. ``"1 forward + 1 backward"``: passes over one batch, a backward pass
             for every forward pass that is differentiated; empty where nobody counted.
         licence: SPDX identifier of this implementation.
+        reference_licence: Licence of the authors' code, for information; empty where nobody looked it up.
         notes: What a user should know before reading a number.
     """
 
@@ -147,6 +155,8 @@ class Card:
     authors: str = ""
     venue: str = ""
     year: int = 0
+    category: Category = "online"
+    updates: Updates = "parameters"
     inputs: Literal["images", "features"] = "images"
     needs: frozenset[Need] = frozenset()
     views: ViewPolicy | None = None
@@ -165,6 +175,7 @@ class Card:
     parity: str = ""
     cost: str = ""
     licence: str = "Apache-2.0"
+    reference_licence: str = ""
     notes: str = ""
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from tta_bench.errors import PluginError, UnknownNameError
 
-Group = Literal["methods", "datasets", "models"]
+Group = Literal["methods", "datasets", "models", "replays"]
 PLUGIN = "tta_bench_plugin_"
 """Prefix of the module names that plug-in files are imported under."""
 FAILURES = (Exception, SystemExit)

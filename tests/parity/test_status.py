@@ -105,7 +105,7 @@ def test_list_and_describe_show_the_status():
     listed = CliRunner().invoke(app, ["list", "methods", "--csv"])
     rows = {row["name"]: row["parity"] for row in csv.DictReader(io.StringIO(listed.output))}
     assert {name: status.label(name) for name in rows} == rows
-    assert rows["clip"] == "card only"
+    assert rows["ttaug"] == "card only"
     assert set(rows.values()) == {"exact", "close", "card only"}
     assert status.sentence("tent") in CliRunner().invoke(app, ["describe", "tent"]).output
 

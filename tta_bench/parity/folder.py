@@ -33,14 +33,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Return all arrays of an ``.npz`` file as tensors, in order of their names.
+    """Return all numeric arrays of an ``.npz`` file as tensors, in order of their names.
 
     Raises:
         BadInputError: If there is no such file or it cannot be read.
     """
+    found = _read(path)
+    return {name: torch.from_numpy(found[name]) for name in sorted(found) if found[name].dtype.kind != "U"}
+
+
+def read_texts(path: Path, name: str) -> list[str]:
+    """Return one array of texts of an ``.npz`` file.
+
+    Raises:
+        BadInputError: If there is no such file or array, or it cannot be read.
+    """
+    texts: list[str] = entry(_read(path), name, str(path)).tolist()
+    return texts
+
+
+def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(np.asarray(file[name])) for name in sorted(file.files)}
+            return {name: np.asarray(file[name]) for name in file.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInputError(f"expected an .npz file, got {str(path)!r}: {error}; check the folder") from error
 

@@ -19,25 +19,56 @@ GROUPS = 4
 
 
 class Prototypes(Network):
-    """No encoder, and a head that gives the cosines of features and texts."""
+    """No encoder, and a head that gives the scaled cosines of features and texts.
+
+    Args:
+        text: (K, D).
+        scale: 0-d factor of the cosines; 1 by default.
+    """
 
     text: Tensor
+    scale: Tensor
 
-    def __init__(self, text: Tensor) -> None:
+    def __init__(self, text: Tensor, scale: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("text", F.normalize(text, dim=-1))
+        self.register_buffer("scale", torch.ones((), dtype=text.dtype) if scale is None else scale)
 
     def inner(self) -> nn.Module:
         """Return the network itself."""
         return self
 
     def head(self, features: Tensor) -> Tensor:
-        """Return the cosines (N, K) of features (N, D) and texts."""
-        return similarity(features, self.text, torch.ones((), dtype=features.dtype), None)
+        """Return the scaled cosines (N, K) of features (N, D) and texts."""
+        return similarity(features, self.text, self.scale, None)
 
     def head_weight(self) -> Tensor:
         """Return the unit texts (K, D)."""
         return self.text
+
+
+class Recorded(Prototypes):
+    """An encoder that gives recorded features for the images that they were recorded for.
+
+    Args:
+        images: (M, C, H, W).
+        features: (M, D) of these images.
+        text: (K, D).
+        scale: 0-d factor of the cosines.
+    """
+
+    images: Tensor
+    features: Tensor
+
+    def __init__(self, images: Tensor, features: Tensor, text: Tensor, scale: Tensor) -> None:
+        super().__init__(text, scale)
+        self.register_buffer("images", images)
+        self.register_buffer("features", features)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the features (N, D) of the recorded images that are equal to images (N, C, H, W)."""
+        away = torch.cdist(x.flatten(1), self.images.flatten(1))
+        return self.features[away.argmin(1)], None
 
 
 class TinyConv(nn.Module):

@@ -17,20 +17,24 @@ from tta_bench.parity.status import Status
 def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
     """Return the status of every registered method that golden cases stand for.
 
-    A method's cases are those of the family that its card names whose golden method starts with the same word:
-    ``norm_test`` and ``norm_alpha`` both stand for the method whose card says ``online/norm_test``.
+    A golden method stands for the method whose card names it, else for the one whose card names a golden method
+    that starts with the same word, numbers aside: ``norm_alpha`` for the card with ``online/norm_test``, ``dota2``
+    for the one with ``vlm/dota``.
 
     Raises:
         BadInputError: If a case was replayed and failed.
     """
-    by_word: dict[str, list[CaseResult]] = {}
+    cards = {name: registry.load("methods", name).card.parity for name in registry.registered("methods")}
+    named = {golden for golden in cards.values() if golden}
+    by_card: dict[str, list[CaseResult]] = {}
     for result in results:
-        by_word.setdefault(_word(f"{result.family}/{result.method}"), []).append(result)
+        golden = f"{result.family}/{result.method}"
+        by_card.setdefault(golden if golden in named else _word(golden), []).append(result)
     found: dict[str, Status] = {}
-    for name in registry.registered("methods"):
-        golden = registry.load("methods", name).card.parity
-        if golden and _word(golden) in by_word:
-            found[name] = _status(name, by_word[_word(golden)])
+    for name, golden in cards.items():
+        own = [*by_card.get(golden, []), *(by_card.get(_word(golden), []) if _word(golden) != golden else [])]
+        if golden and own:
+            found[name] = _status(name, own)
     return found
 
 
@@ -45,7 +49,7 @@ def write_status(results: Iterable[CaseResult], path: Path) -> None:
 
 
 def _word(golden: str) -> str:
-    return golden.partition("_")[0]
+    return golden.partition("_")[0].rstrip("0123456789")
 
 
 def _status(name: str, results: list[CaseResult]) -> Status:
