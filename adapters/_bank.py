@@ -96,12 +96,14 @@ class Bank:
             self._rows[label] = [Item(entropy, column) for column, entropy in found]
         return self._rows[label]
 
-    def admit(self, image: int, label: int, entropy: float, rule: Rule) -> None:
-        """Offer image number ``image`` of the batch to the bank, in order of the numbers."""
+    def admit(self, image: int, label: int, entropy: float, rule: Rule) -> bool:
+        """Offer image number ``image`` of the batch to the bank, in order of the numbers; tell whether it entered."""
         new = rule(self.row(label), Item(entropy, self.first + image), self.capacity)
-        if new != self._rows[label]:
+        entered = new != self._rows[label]
+        if entered:
             self._rows[label] = new
             self._moves.append((slice(image, None), label, new))
+        return entered
 
     def lend(self, image: int, label: int, row: Row) -> None:
         """Let one image of the batch see other items of a class than the bank keeps."""

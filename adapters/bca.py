@@ -48,6 +48,8 @@ class Bca(Matching):
         "Liu, Hongbin and Lei, Zhen",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2025,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         output="probabilities",

@@ -50,6 +50,8 @@ class BoostAdapter(Caching):
         authors="Zhang, Taolin and Wang, Jinpeng and Guo, Hang and Dai, Tao and Chen, Bin and Xia, Shu-Tao",
         venue="Advances in Neural Information Processing Systems",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         predicts="during",

@@ -56,6 +56,8 @@ class Dmn(Matching):
         authors="Zhang, Yabin and Zhu, Wenjie and Tang, Hui and Ma, Zhiyuan and Zhou, Kaiyang and Zhang, Lei",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         output="probabilities",

@@ -61,6 +61,8 @@ class Dota(Matching):
         "Zhang, Changqing",
         venue="arXiv",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         predicts="before",

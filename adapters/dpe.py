@@ -76,6 +76,8 @@ class Dpe(Matching):
         authors="Zhang, Ce and Stepputtis, Simon and Sycara, Katia and Xie, Yaqi",
         venue="Advances in Neural Information Processing Systems",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS | {"gradients"},
         predicts="after",

@@ -58,6 +58,8 @@ class Ecalp(Matching):
         authors="Li, Yushu and Su, Yongyi and Goodge, Adam and Jia, Kui and Xu, Xun",
         venue="International Conference on Learning Representations",
         year=2025,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         output="probabilities",

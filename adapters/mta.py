@@ -51,6 +51,8 @@ class Mta(Matching):
         authors="Zanella, Maxime and Ben Ayed, Ismail",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2024,
+        category="episodic",
+        updates="inference",
         inputs="features",
         needs=NEEDS,
         predicts="before",

@@ -57,6 +57,8 @@ class Oga(Matching):
         authors="Fuchs, Cl{\\'e}ment and Zanella, Maxime and De Vleeschouwer, Christophe",
         venue="arXiv",
         year=2025,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         output="probabilities",
@@ -97,9 +99,9 @@ class Oga(Matching):
         logits = text_scale(source) * x @ state["text"].T
         entropy = entropies(logits.softmax(-1), self.entropy_eps)
         bank, least = Bank(state["memory"], len(x)), math.log(logits.shape[-1])
+        stored = []
         for image, (label, h) in enumerate(zip(logits.argmax(-1).tolist(), entropy.tolist(), strict=True)):
-            if h < least:
-                bank.admit(image, label, h, over_the_worst)
+            stored.append(h < least and bank.admit(image, label, h, over_the_worst))
         if bank.changed:
             memory = bank.after(keys=x, entropy=entropy)
             means = self._means(memory, state["means"])
@@ -111,7 +113,8 @@ class Oga(Matching):
             }
         density = discriminants(x, state["means"], state["precision"])
         common = 0.5 * ((x @ state["precision"]) * x).sum(-1, keepdim=True)
-        return state, {"logits": logits, "log_density": density - common}
+        entered = torch.tensor(stored, device=x.device)
+        return state, {"logits": logits, "log_density": density - common, "stored": entered}
 
     def _means(self, memory: Mapping[str, Tensor], before: Tensor) -> Tensor:
         """Return the means (K, D): of the remembered features where there are two or more, else those from before."""

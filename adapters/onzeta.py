@@ -52,6 +52,8 @@ class OnZeta(Matching):
         authors="Qian, Qi and Hu, Juhua",
         venue="European Conference on Computer Vision",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS | {"stream_length"},
         output="probabilities",

@@ -60,6 +60,8 @@ class StatA(Matching):
         authors="Zanella, Maxime and Fuchs, Cl{\\'e}ment and De Vleeschouwer, Christophe and Ben Ayed, Ismail",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2025,
+        category="transductive",
+        updates="inference",
         inputs="features",
         needs=NEEDS,
         output="probabilities",

@@ -34,6 +34,8 @@ class Tda(Caching):
         authors="Karmanov, Adilbek and Guan, Dayan and Lu, Shijian and El Saddik, Abdulmotaleb and Xing, Eric",
         venue="Conference on Computer Vision and Pattern Recognition",
         year=2024,
+        category="online",
+        updates="state",
         inputs="features",
         needs=NEEDS,
         predicts="during",

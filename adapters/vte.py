@@ -33,6 +33,8 @@ class Vte(Matching):
         authors='D{\\"o}bler, Mario and Marsden, Robert A. and Raichle, Tobias and Yang, Bin',
         venue="European Conference on Computer Vision Workshops",
         year=2024,
+        category="episodic",
+        updates="inference",
         inputs="features",
         needs=NEEDS,
         predicts="before",

@@ -36,6 +36,8 @@ class Zero(Matching):
         authors="Farina, Matteo and Franchi, Gianni and Iacca, Giovanni and Mancini, Massimiliano and Ricci, Elisa",
         venue="Advances in Neural Information Processing Systems",
         year=2024,
+        category="episodic",
+        updates="inference",
         inputs="features",
         needs=NEEDS,
         output="votes",
