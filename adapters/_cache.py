@@ -15,9 +15,9 @@ from torch import Tensor
 from tta_bench.errors import BadInputError
 from tta_bench.method import Inputs, SourceModel, State, Task
 
-from ._bank import Bank, Rule, by_entropy, empty  # noqa: TID251 (a sibling)
-from ._matching import Chosen, Consensus, Matching, confident, consensus, entropies, text_scale  # noqa: TID251
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._bank import Bank, Rule, by_entropy, empty
+from ._matching import Chosen, Consensus, Matching, confident, consensus, entropies, text_scale
+from ._ranges import positive, within
 
 PAIRS: dict[str, tuple[float, float]] = {
     "caltech101": (5.0, 5.0), "dtd": (2.0, 3.0), "eurosat": (4.0, 8.0), "fgvc-aircraft": (2.0, 2.0),

@@ -18,7 +18,7 @@ from tta_bench.method import SourceModel, State, Task
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 PREFIX = "projector."
 PRESETS: dict[str, dict[str, Any]] = {

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tta_bench.errors import IncompatibleError
 from tta_bench.method import Inputs, Need, ScoringMethod, SourceModel, State, Task, ViewPolicy
 
-from ._prompts import Prompts, check_prompts, prototypes  # noqa: TID251 (a sibling)
-from ._ranges import one_of, within  # noqa: TID251 (a sibling)
+from ._prompts import Prompts, check_prompts, prototypes
+from ._ranges import one_of, within
 
 NEEDS: frozenset[Need] = frozenset({"text", "features"})
 """What a method of this kind must be given."""

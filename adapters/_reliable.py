@@ -17,7 +17,7 @@ from tta_bench.method import Adapted, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 KEEP = 0.9
 PRESETS: dict[str, dict[str, Any]] = {

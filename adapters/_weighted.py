@@ -17,7 +17,7 @@ from tta_bench.method import Adapted, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
+from ._descent import Descending
 
 AUGMENTATION = Jitter(padding="reflect", sigma=None, noise=0.0)
 SMALLEST_RANGE = 1e-6  # rounding of a cosine; values that agree to it are taken as equal

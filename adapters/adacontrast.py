@@ -17,9 +17,9 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import track
 from tta_bench.optim import Optimizer, Tensors, ema, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._layers import stored_statistics  # noqa: TID251 (a sibling)
-from ._memory import written  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._layers import stored_statistics
+from ._memory import written
 
 WEAK_AREA = (0.75, 1.0)
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 
-from ._gaussian import merged  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Matching, confident, consensus, text_scale  # noqa: TID251 (a sibling)
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._gaussian import merged
+from ._matching import NEEDS, Matching, confident, consensus, text_scale
+from ._ranges import positive, within
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tta_bench.method import ALL_PRECISIONS, Card
 
-from ._bank import Bank, Item, Row, Rule, by_entropy, latest  # noqa: TID251 (a sibling)
-from ._cache import PAIRS, Caching  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Chosen, Consensus, consensus  # noqa: TID251 (a sibling)
-from ._ranges import within  # noqa: TID251 (a sibling)
+from ._bank import Bank, Item, Row, Rule, by_entropy, latest
+from ._cache import PAIRS, Caching
+from ._matching import NEEDS, Chosen, Consensus, consensus
+from ._ranges import within
 
 DELTA = {
     "caltech101": 2, "dtd": 0, "eurosat": 0, "fgvc-aircraft": 2, "food101": 3, "flowers102": 0, "oxford-pets": 0,

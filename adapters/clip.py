@@ -11,7 +11,7 @@ from torch import Tensor
 from tta_bench.errors import IncompatibleError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 
-from ._prompts import Prompts, check_prompts, prototypes, scores  # noqa: TID251 (a sibling)
+from ._prompts import Prompts, check_prompts, prototypes, scores
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
 from tta_bench.optim import Tensors, ema
 
-from ._weighted import PRESETS, Weighted  # noqa: TID251 (a sibling)
+from ._weighted import PRESETS, Weighted
 
 UNIT = 38400  # adapted numbers for which the process noise is `noise` itself
 LEAST, SURE = 0.89, 0.9999

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 
-from ._bank import Bank, always_over_the_worst, empty, over_the_worst  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Matching, consensus, entropies, most_confident, taken, text_scale  # noqa: TID251
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._bank import Bank, always_over_the_worst, empty, over_the_worst
+from ._matching import NEEDS, Matching, consensus, entropies, most_confident, taken, text_scale
+from ._ranges import positive, within
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 
-from ._gaussian import discriminants, merged, pooled_precision, scatter  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Matching, confident, text_scale  # noqa: TID251 (a sibling)
-from ._ranges import one_of, positive, within  # noqa: TID251 (a sibling)
+from ._gaussian import discriminants, merged, pooled_precision, scatter
+from ._matching import NEEDS, Matching, confident, text_scale
+from ._ranges import one_of, positive, within
 
 PUBLISHED: dict[str, tuple[float, float, float]] = {
     "caltech101": (0.3, 0.02, 2e-3), "dtd": (0.3, 0.02, 1e-4), "eurosat": (3.0, 0.05, 1e-4),

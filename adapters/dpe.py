@@ -17,9 +17,9 @@ from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 from tta_bench.optim import Tensors, adam, adam_init, gradient
 
-from ._bank import Bank, by_entropy, empty  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Chosen, Matching, confident, consensus, entropies, text_scale  # noqa: TID251
-from ._ranges import one_of, positive, within  # noqa: TID251 (a sibling)
+from ._bank import Bank, by_entropy, empty
+from ._matching import NEEDS, Chosen, Matching, confident, consensus, entropies, text_scale
+from ._ranges import one_of, positive, within
 
 ADAMW_EPS, WEIGHT_DECAY = 1e-3, 0.1
 PUBLISHED: dict[str, tuple[float, float, float, float]] = {

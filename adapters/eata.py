@@ -15,7 +15,7 @@ from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State, Task
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 
-from ._matching import NEEDS, Matching  # noqa: TID251 (a sibling)
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._matching import NEEDS, Matching
+from ._ranges import positive, within
 
 OUTDATED = -1.0
 """Similarity of an entry that named the last image's duplicate."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tta_bench.method import ALL_PRECISIONS, Card
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
 
-from ._matching import NEEDS, Matching, text_scale  # noqa: TID251 (a sibling)
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._matching import NEEDS, Matching, text_scale
+from ._ranges import positive, within
 
 
 @dataclass(frozen=True)

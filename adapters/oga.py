@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
 from tta_bench.optim import Tensors
 
-from ._bank import Bank, empty, over_the_worst  # noqa: TID251 (a sibling)
-from ._gaussian import discriminants  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Matching, entropies, text_scale  # noqa: TID251 (a sibling)
-from ._ranges import one_of, positive, within  # noqa: TID251 (a sibling)
+from ._bank import Bank, empty, over_the_worst
+from ._gaussian import discriminants
+from ._matching import NEEDS, Matching, entropies, text_scale
+from ._ranges import one_of, positive, within
 
 
 @dataclass(frozen=True)

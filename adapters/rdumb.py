@@ -11,7 +11,7 @@ import torch
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 
-from ._reliable import PRESETS, Reliable  # noqa: TID251 (a sibling)
+from ._reliable import PRESETS, Reliable
 
 
 @dataclass(frozen=True)

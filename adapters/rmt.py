@@ -17,7 +17,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
-from ._contrast import PRESETS, Prototypical  # noqa: TID251 (a sibling)
+from ._contrast import PRESETS, Prototypical
 
 
 @dataclass(frozen=True)

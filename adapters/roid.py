@@ -10,7 +10,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
 from tta_bench.optim import ema
 
-from ._weighted import PRESETS, Weighted  # noqa: TID251 (a sibling)
+from ._weighted import PRESETS, Weighted
 
 
 @dataclass(frozen=True)

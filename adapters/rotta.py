@@ -18,9 +18,9 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import blend
 from tta_bench.optim import Tensors, ema, gradient
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._layers import stored_statistics  # noqa: TID251 (a sibling)
-from ._memory import Item, Pool, empty, remember_by_score  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._layers import stored_statistics
+from ._memory import Item, Pool, empty, remember_by_score
 
 
 @dataclass(frozen=True)

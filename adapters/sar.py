@@ -16,8 +16,8 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.norms import batch
 from tta_bench.optim import Optimizer, Tensors, gradient, sam_ascent
 
-from ._descent import Descending  # noqa: TID251 (a sibling)
-from ._layers import lower_norms  # noqa: TID251 (a sibling)
+from ._descent import Descending
+from ._layers import lower_norms
 
 KEEP = 0.9
 

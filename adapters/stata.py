@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
 
-from ._gaussian import diagonal_log_density, spread  # noqa: TID251 (a sibling)
-from ._matching import NEEDS, Matching, text_scale  # noqa: TID251 (a sibling)
-from ._ranges import positive, within  # noqa: TID251 (a sibling)
+from ._gaussian import diagonal_log_density, spread
+from ._matching import NEEDS, Matching, text_scale
+from ._ranges import positive, within
 
 TEMPERATURE = 50.0
 INNER_STEPS = 5

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from tta_bench.method import ALL_PRECISIONS, Card
 
-from ._cache import PAIRS, Caching  # noqa: TID251 (a sibling)
-from ._matching import NEEDS  # noqa: TID251 (a sibling)
+from ._cache import PAIRS, Caching
+from ._matching import NEEDS
 
 IMAGENETS = {"imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2"}
 MANY_VIEWS = IMAGENETS - {"imagenet"}

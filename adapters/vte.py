@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
 
-from ._matching import NEEDS, Matching, confident, text_scale  # noqa: TID251 (a sibling)
+from ._matching import NEEDS, Matching, confident, text_scale
 
 
 @dataclass(frozen=True)

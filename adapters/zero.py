@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
 
-from ._matching import NEEDS, Matching, entropies, most_confident, taken, text_scale  # noqa: TID251 (a sibling)
+from ._matching import NEEDS, Matching, entropies, most_confident, taken, text_scale
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from tta_bench.adapters import _apm_fit as fitting
-from tta_bench.adapters._apm_adam import Adam
-from tta_bench.adapters._apm_dims import SIZES, Student, positional_code
+from tta_bench.adapters.apm import _fit as fitting
+from tta_bench.adapters.apm._adam import Adam
+from tta_bench.adapters.apm._dims import SIZES, Student, positional_code
 
 from tta_bench.engine.meter import cpu_peak
 

@@ -8,9 +8,9 @@ import timm
 import torch
 from PIL import Image
 
-from tta_bench.data.facts import Opening, find_dataset
-from tta_bench.data.preprocess import Preprocess
-from tta_bench.data.streams import Part, Stream
+from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.stream import Part, Stream
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.source import SourceModel
 

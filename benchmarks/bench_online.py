@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from tta_bench.data.preprocess import Preprocess
-from tta_bench.data.views import make_views, view_numbers
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.meter import MIB, cpu_peak
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs, Task
@@ -183,6 +183,6 @@ def test_episodic_tent_on_clip_by_vmap(benchmark, goal):
 
 def pocket_classes():
     """Return the classes of the pocket models."""
-    from tta_bench.data.pocket_sets import POCKET
+    from tta_bench.pocket.datasets import POCKET
 
     return POCKET.class_names

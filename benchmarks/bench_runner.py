@@ -12,9 +12,9 @@ import numpy as np
 import timm
 import torch
 
-from tta_bench.data.facts import Shift
-from tta_bench.data.preprocess import Preprocess
-from tta_bench.data.streams import Part, Stream
+from tta_bench.data.dataset import Shift
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.cell import CellJob, CellRunner
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Task

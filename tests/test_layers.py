@@ -20,13 +20,22 @@ LAYERS = [
     {"records"},
     {"metrics"},
     {"reports"},
+    {"studies"},
     {"cli"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+PLUGINS = {"adapters", "pocket"}
+"""First-party plug-ins: the harness finds them by entry points and never imports them."""
 ADAPTERS_MAY = {"method", "norms", "augment", "losses", "optim", "errors"}
-REPLAYS_MAY = ADAPTERS_MAY | {"parity", "steps"}
-HARNESS = sorted((ROOT / "tta_bench").rglob("*.py"))
+REPLAYS_MAY = {*ADAPTERS_MAY, "parity", "models", "steps"}
+POCKET_MAY = {"data", "models", "errors", "spec"}
+HARNESS = sorted(
+    path
+    for path in (ROOT / "tta_bench").rglob("*.py")
+    if path.relative_to(ROOT / "tta_bench").parts[0] not in PLUGINS
+)
+POCKET = sorted((ROOT / "tta_bench" / "pocket").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "adapters").rglob("*.py"))
 
 
@@ -54,7 +63,7 @@ def test_a_module_imports_only_from_above(path):
     for name in imported(path):
         if name == "__version__":
             continue
-        assert name != "adapters", f"{path} names a method; the harness finds methods by entry points only"
+        assert name not in PLUGINS, f"{path} imports {name}, which the harness finds by entry points only"
         allowed = (
             name == own or RANK[name] < RANK[own] or (RANK[name] == RANK[own] and name in ("spec", "errors"))
         )
@@ -63,12 +72,18 @@ def test_a_module_imports_only_from_above(path):
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.name)
 def test_an_adapter_imports_what_an_outside_package_may(path):
-    allowed = REPLAYS_MAY if path.parent.name == "replays" else ADAPTERS_MAY
     found = set(imported(path)) - {"adapters"}
-    assert found <= allowed, f"{path.name} imports {sorted(found - allowed)}"
+    may = REPLAYS_MAY if path.parent.name == "replays" else ADAPTERS_MAY
+    assert found <= may, f"{path.name} imports {sorted(found - may)}"
 
 
-@pytest.mark.parametrize("path", HARNESS + ADAPTERS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", POCKET, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pocket_imports_what_a_plug_in_of_datasets_and_models_may(path):
+    found = set(imported(path)) - {"pocket"}
+    assert found <= POCKET_MAY, f"{path.name} imports {sorted(found - POCKET_MAY)}"
+
+
+@pytest.mark.parametrize("path", HARNESS + POCKET + ADAPTERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_and_functions_stay_small(path):
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
@@ -84,9 +99,9 @@ def test_the_packages_of_the_wheel_are_those_of_the_tree():
     import tomllib
 
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {path.parent.relative_to(ROOT) for path in HARNESS if path.name == "__init__.py"}
-    adapters = {".".join(("tta_bench", *path.parent.relative_to(ROOT).parts)) for path in ADAPTERS}
-    expected = {".".join(folder.parts) for folder in folders} | adapters
+    inits = [path.parent for path in HARNESS + POCKET + ADAPTERS if path.name == "__init__.py"]
+    dotted = {".".join(folder.relative_to(ROOT).parts) for folder in inits}
+    expected = {f"tta_bench.{name}" if name.startswith("adapters") else name for name in dotted}
     assert set(settings["packages"]) == expected
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay plans: how the methods of this package meet the golden vectors of their references."""
+"""Replay plans: how each built-in method reproduces the golden vectors of its reference."""

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tta_bench.method import Inputs, SourceModel, State, Task
 from tta_bench.optim import Tensors
-from tta_bench.parity.vlm_case import VlmCase, method
+from tta_bench.parity.plans import method
+from tta_bench.parity.vlm_case import VlmCase
 from tta_bench.steps import size
 
-from .._matching import Matching  # noqa: TID252 (the package of the methods)
+from .._matching import Matching
 
 
 class Watched(NamedTuple):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.parity.vlm_case import VlmCase, method
+from tta_bench.parity.plans import method
+from tta_bench.parity.vlm_case import VlmCase
 
-from ._watch import as_stored, count_of_views, replayed, watch  # noqa: TID251 (a sibling)
+from ._watch import as_stored, count_of_views, replayed, watch
 
 PORT = "ttavlm"
 """Start of the names of cases that a port of the method gave, not the authors' code."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tta_bench.parity.vlm_case import VlmCase, method
+from tta_bench.parity.plans import method
+from tta_bench.parity.vlm_case import VlmCase
 
-from ._watch import as_stored, count_of_views, replayed, watch  # noqa: TID251 (a sibling)
+from ._watch import as_stored, count_of_views, replayed, watch
 
 STATA = {"all": (0, 60), "batch0": (0, 30), "batch1": (30, 60)}
 """First and last image of a case's batch."""

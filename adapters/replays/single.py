@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tta_bench.parity.vlm_case import VlmCase
 
-from ._watch import count_of_views, replayed  # noqa: TID251 (a sibling)
+from ._watch import count_of_views, replayed
 
 
 def vte(case: VlmCase) -> Mapping[str, Tensor]:

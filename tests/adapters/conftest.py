@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.method import Inputs
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.source import SourceModel

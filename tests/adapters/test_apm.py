@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tta_bench.adapters import _apm_dims as students
-from tta_bench.adapters import _apm_fit as fitting
-from tta_bench.adapters import _apm_reference as reference
-from tta_bench.adapters._apm_islands import Colours
 from tta_bench.adapters._prompts import prompt_templates
-from tta_bench.adapters.apm import CHOICES, Apm
+from tta_bench.adapters.apm import _dims as students
+from tta_bench.adapters.apm import _fit as fitting
+from tta_bench.adapters.apm import _reference as reference
+from tta_bench.adapters.apm._islands import Colours
+from tta_bench.adapters.apm.method import CHOICES, Apm
 
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.steps import slice_inputs, step

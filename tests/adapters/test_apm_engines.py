@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from tta_bench.adapters import _apm_active as active
-from tta_bench.adapters import _apm_cost as cost
-from tta_bench.adapters import _apm_dims as students
-from tta_bench.adapters import _apm_fit as fitting
-from tta_bench.adapters import _apm_tiles as tiles
-from tta_bench.adapters._apm_adam import Adam
-from tta_bench.adapters.apm import Apm
+from tta_bench.adapters.apm import _active as active
+from tta_bench.adapters.apm import _cost as cost
+from tta_bench.adapters.apm import _dims as students
+from tta_bench.adapters.apm import _fit as fitting
+from tta_bench.adapters.apm import _tiles as tiles
+from tta_bench.adapters.apm._adam import Adam
+from tta_bench.adapters.apm.method import Apm
 
 from tta_bench.engine.meter import cpu_peak
 from tta_bench.testing import tiny_clip, tiny_inputs
@@ -176,7 +176,7 @@ def test_the_reference_steps_as_the_librarys_optimiser_does():
     weights, patches, target = problem(student, 2)
     leaf = weights.clone().requires_grad_()
     optimiser = torch.optim.Adam([leaf], lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.01)
-    from tta_bench.adapters._apm_reference import forward
+    from tta_bench.adapters.apm._reference import forward
 
     for _ in range(5):
         optimiser.zero_grad()

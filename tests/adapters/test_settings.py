@@ -4,7 +4,7 @@
 import dataclasses
 
 import pytest
-from tta_bench.adapters._apm_dims import Dims
+from tta_bench.adapters.apm._dims import Dims
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError

@@ -8,16 +8,16 @@ import pickle
 import numpy as np
 import pytest
 
-from tta_bench.data import pictures
+from tta_bench.data.acquire.prepare import get
 from tta_bench.data.catalogue.families import folder, wds
 from tta_bench.data.corruptions import Options, corrupt_folder
-from tta_bench.data.facts import Opening, find_dataset
-from tta_bench.data.pictures import Paths, UnreadableImageError, decode
-from tta_bench.data.prepare import get
-from tta_bench.data.streams import choose
+from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.images import files as pictures
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
+from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 
-from .test_readers_families import jpeg, write_shard
+from .test_layouts_families import jpeg, write_shard
 from .trees import CATALOGUE, TREES, paint, plant, plant_arrays
 
 

@@ -11,7 +11,7 @@ from tta_bench.data.catalogue import common
 from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.names import imagenet_indices, imagenet_names, imagenet_wnids
 from tta_bench.data.corruptions import CORRUPTIONS, EXTRA, GROUPS
-from tta_bench.data.facts import Shift
+from tta_bench.data.dataset import Shift
 from tta_bench.errors import BadInputError, UnknownNameError
 
 from .trees import CATALOGUE
@@ -142,7 +142,7 @@ def test_prompt_sets_replace_the_templates():
 
 
 def test_unknown_data_options_are_refused(data):
-    from tta_bench.data.facts import Opening
+    from tta_bench.data.dataset import Opening
 
     with pytest.raises(UnknownNameError, match="did you mean 'workers'"):
         CATALOGUE["pacs"].open(Opening(Shift("pacs", "sketch"), options={"worker": 2}))

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tta_bench.data.acquire.check import check
+from tta_bench.data.acquire.prepare import chosen_parts, instructions, total_size
 from tta_bench.data.catalogue.declare import OpenFiles, files_of
-from tta_bench.data.check import check
-from tta_bench.data.opening import find
-from tta_bench.data.prepare import chosen_parts, instructions, total_size
+from tta_bench.data.layouts.opening import find
 from tta_bench.errors import BadInputError, UnknownNameError
 
 from .trees import CATALOGUE, paint

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tta_bench.data import contents
-from tta_bench.data.bad_images import unreadable
 from tta_bench.data.catalogue.families import folder, wds
-from tta_bench.data.contents import file_sums
-from tta_bench.data.facts import Opening, Shift
-from tta_bench.data.pictures import Paths
-from tta_bench.data.pocket_sets import open_pocket
+from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.images import contents
+from tta_bench.data.images.bad import unreadable
+from tta_bench.data.images.contents import file_sums
+from tta_bench.data.images.files import Paths
 from tta_bench.errors import BadInputError
+from tta_bench.pocket.datasets import open_pocket
 
-from .test_readers_families import jpeg, write_shard
+from .test_layouts_families import jpeg, write_shard
 
 
 def bitmap(path, value):

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tta_bench.data.archive import unpack
+from tta_bench.data.acquire.archive import unpack
+from tta_bench.data.acquire.download import ATTEMPTS, fetch
+from tta_bench.data.acquire.prepare import get
 from tta_bench.data.catalogue.files import Download
-from tta_bench.data.download import ATTEMPTS, fetch
-from tta_bench.data.prepare import get
 from tta_bench.errors import BadInputError
 
 CONTENT = bytes(range(256)) * 4000

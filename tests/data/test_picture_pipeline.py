@@ -11,12 +11,12 @@ from PIL import Image
 from tta_bench import __version__
 from tta_bench.data.catalogue.families import folder
 from tta_bench.data.corruptions import Options, corrupt, corrupt_folder
-from tta_bench.data.facts import Opening, Shift
-from tta_bench.data.loading import made_ahead
-from tta_bench.data.pictures import Paths, UnreadableImageError, decode
-from tta_bench.data.preprocess import Preprocess
-from tta_bench.data.streams import Part, Stream, choose
-from tta_bench.data.subsets import robustbench_list
+from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
+from tta_bench.data.images.prefetch import made_ahead
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.layouts.subsets import robustbench_list
+from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.errors import BadInputError
 
 from .trees import CATALOGUE
@@ -214,7 +214,7 @@ def test_bad_images_are_left_out_and_recorded(pictures, workers, monkeypatch):
     assert names == [name for batch in everything for name in batch.ids if name not in bad]
     assert [len(batch.rows) for batch in batches] == [5, 5]
     again = open_folder(pictures, workers=0, bad_image="skip")
-    monkeypatch.setattr("tta_bench.data.bad_images.decode", None)  # the kept answer needs no decoding
+    monkeypatch.setattr("tta_bench.data.images.bad.decode", None)  # the kept answer needs no decoding
     assert choose(again, "full", 0).tolist() == choose(images, "full", 0).tolist()
     assert set(again.bad_images) == bad
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as TF
 
-from tta_bench.data import views
-from tta_bench.data.distortions import FILLING, OPERATIONS, distort
+from tta_bench.data.images import views
+from tta_bench.data.images.distortions import FILLING, OPERATIONS, distort
 from tta_bench.errors import UnknownNameError
 
 KINDS = ("crop", "augmix")

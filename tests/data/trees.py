@@ -14,7 +14,7 @@ from PIL import Image
 
 from tta_bench.data.catalogue import cifar, domains, fine_grained, imagenet, natural
 from tta_bench.data.catalogue.declare import files_of
-from tta_bench.data.facts import Dataset, Shift
+from tta_bench.data.dataset import Dataset, Shift
 
 CATALOGUE = {
     value.name: value

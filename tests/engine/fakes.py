@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from tta_bench.data.facts import Dataset, Shift
+from tta_bench.data.dataset import Dataset, Shift
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.session import Session
 from tta_bench.method import Adapted, Card, Method

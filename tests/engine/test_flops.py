@@ -60,7 +60,7 @@ def test_the_parts_of_apm_have_counts_and_formulas_that_agree(engine):
 def test_the_layers_of_a_network_cost_what_the_library_counts(name):
     classes = ("ant", "bee")
     if name.startswith("pocket"):
-        from tta_bench.data.pocket_sets import POCKET
+        from tta_bench.pocket.datasets import POCKET
 
         classes = POCKET.class_names
     source = load_model(name, classes, pretrained=name.startswith("pocket"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.engine import session
 from tta_bench.engine.rows import score_columns
 from tta_bench.errors import StoreError

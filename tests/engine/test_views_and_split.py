@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.views import make_views, view_numbers
+from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.session import Session
 from tta_bench.engine.split import SplitBatches

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models import robustbench_models
 from tta_bench.models.loading import ModelRequest

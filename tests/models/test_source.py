@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from tta_bench.adapters._prompts import scores
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.classifier import Classifier, check_head
 from tta_bench.models.source import SourceModel, similarity

@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tta_bench.data.acquire.check import Finding
     from tta_bench.data.catalogue.files import Files
-    from tta_bench.data.check import Finding
-    from tta_bench.data.facts import Dataset
+    from tta_bench.data.dataset import Dataset
 
 FAILED = 1
 
@@ -64,9 +64,9 @@ def list_data() -> None:
 
     from tta_bench import registry
     from tta_bench.data.catalogue.declare import files_of
-    from tta_bench.data.facts import Dataset
-    from tta_bench.data.locate import roots
-    from tta_bench.data.opening import find
+    from tta_bench.data.dataset import Dataset
+    from tta_bench.data.layouts.locate import roots
+    from tta_bench.data.layouts.opening import find
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("dataset", "here", "by download", "licence", "what it is"):
@@ -94,7 +94,7 @@ def check(
     ] = "1-5",
 ) -> None:
     """Count images and classes, find misplaced folders and stray files, and say how to mend them."""
-    from tta_bench.data.check import check as look
+    from tta_bench.data.acquire.check import check as look
     from tta_bench.spec import parse_severities
 
     dataset, files = _known(name)
@@ -137,8 +137,8 @@ def prepare(
     """Fetch what may be fetched, resumed and checksummed; tell the exact steps for the rest."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from tta_bench.data.locate import roots
-    from tta_bench.data.prepare import chosen_parts, get, instructions, total_size
+    from tta_bench.data.acquire.prepare import chosen_parts, get, instructions, total_size
+    from tta_bench.data.layouts.locate import roots
 
     dataset, files = _known(name)
     target = (root or roots()[0]).expanduser()
@@ -228,7 +228,7 @@ def _known(name: str) -> tuple[Dataset, Files]:
     """
     from tta_bench import registry
     from tta_bench.data.catalogue.declare import files_of
-    from tta_bench.data.facts import Dataset
+    from tta_bench.data.dataset import Dataset
     from tta_bench.errors import BadInputError
 
     dataset = registry.load("datasets", name)

@@ -84,7 +84,7 @@ def _summary(kind: Kind, name: str) -> str:
     from tta_bench import registry
 
     if kind is Kind.datasets:
-        from tta_bench.data.facts import Dataset
+        from tta_bench.data.dataset import Dataset
 
         found = registry.load("datasets", name)
         return found.title if isinstance(found, Dataset) else (found.__doc__ or "").partition("\n")[0]

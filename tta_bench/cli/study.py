@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tta_bench.reports.study import Point
+    from tta_bench.studies.apm import Point
 
 
 def study(
@@ -48,11 +48,11 @@ def study(
 ) -> None:
     """Follow accuracy, agreement with the teacher, loss and image dependence over updates, rate and size."""
     from tta_bench.cli.progress import say
-    from tta_bench.reports.study import Plan
-    from tta_bench.reports.study import study as measure
-    from tta_bench.reports.study_files import make_folder, plot, write_csv
     from tta_bench.reports.text import percent, report_console, signs
     from tta_bench.spec import settings_for
+    from tta_bench.studies.apm import Plan
+    from tta_bench.studies.apm import study as measure
+    from tta_bench.studies.apm_files import make_folder, plot, write_csv
 
     steps = updates and sorted(set(updates))
     given = {

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from tta_bench.data.streams import Batch, Stream
-from tta_bench.data.views import make_views, view_numbers
+from tta_bench.data.images.views import make_views, view_numbers
+from tta_bench.data.stream import Batch, Stream
 from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from tta_bench.data.streams import Batch
+from tta_bench.data.stream import Batch
 from tta_bench.engine.machine import memory_bytes
 from tta_bench.engine.meter import MIB, cpu_peak, cuda_peak
 

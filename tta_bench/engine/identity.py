@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tta_bench.data import views
-from tta_bench.data.images import ImageSource
-from tta_bench.data.streams import Stream
+from tta_bench.data.images import views
+from tta_bench.data.images.source import ImageSource
+from tta_bench.data.stream import Stream
 from tta_bench.engine.machine import describe_machine, revision, versions
 from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.split import source_data

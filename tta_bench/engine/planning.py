@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tta_bench import registry
-from tta_bench.data.facts import Dataset, Shift, find_dataset
+from tta_bench.data.dataset import Dataset, Shift, find_dataset
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import create_method, method_class, variant
 from tta_bench.method import Method

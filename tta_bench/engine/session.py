@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tta_bench.data.facts import Dataset, Opening, Shift
-from tta_bench.data.images import ImageSource
-from tta_bench.data.streams import Part, Stream, choose
+from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.images.source import ImageSource
+from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner
 from tta_bench.engine.identity import Told, is_baseline, manifest_facts, scores_key, told
 from tta_bench.engine.machine import resolve_device

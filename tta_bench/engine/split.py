@@ -8,9 +8,9 @@ import time
 import torch
 from torch import Tensor
 
-from tta_bench.data.facts import Dataset
-from tta_bench.data.images import ImageSource
-from tta_bench.data.streams import choose
+from tta_bench.data.dataset import Dataset
+from tta_bench.data.images.source import ImageSource
+from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.method import Method, Need
 from tta_bench.models.source import SourceModel

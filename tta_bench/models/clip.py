@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.layers import freeze
 from tta_bench.models.loading import ModelRequest

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models.classifier import Classifier, check_head, outputs_of
 from tta_bench.models.loading import ModelRequest

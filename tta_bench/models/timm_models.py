@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from torch import nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models.classifier import Classifier, check_head, last_linear
 from tta_bench.models.loading import ModelRequest

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import UnknownNameError
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.loading import ModelRequest

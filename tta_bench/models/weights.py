@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from tta_bench.data.preprocess import Interpolation
+from tta_bench.data.images.preprocess import Interpolation
 from tta_bench.errors import BadInputError, IncompatibleError
 
 

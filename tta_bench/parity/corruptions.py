@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tta_bench.data.corruptions.constants import Scale
 from tta_bench.data.corruptions.engine import apply, corrupt, make_setting
-from tta_bench.data.pictures import DECODING_ERRORS
+from tta_bench.data.images.files import DECODING_ERRORS
 from tta_bench.errors import BadInputError
 from tta_bench.parity.corruption_draws import FROST_TEXTURE, can_inject, injected_draws
 from tta_bench.parity.corruption_statistics import compare_statistics

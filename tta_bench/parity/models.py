@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.source import Network, SourceModel, similarity

@@ -3,7 +3,8 @@
 
 Float32 on one CPU thread. A score passes within ``1e-5 + 1e-5 * |golden|`` or five times the measured noise of
 the reference's own backend (``backend_noise.json``, where there is one); a parameter within the first term; a
-sum over all parameters within 1e-4. `tta_bench.parity.online_methods` says which method replays a case.
+sum over all parameters within 1e-4. The entry point
+``online/NAME`` of the group ``tta_bench.replays`` says which method replays the cases of a golden method.
 """
 
 from __future__ import annotations
@@ -21,13 +22,11 @@ from tta_bench.parity.folder import Entries, below, entry, read_arrays, read_jso
 from tta_bench.parity.judge import Judge, not_replayed
 from tta_bench.parity.models import classifier
 from tta_bench.parity.online_case import Case, GoldenSplit, Plan
-from tta_bench.parity.online_continual import CONTINUAL
-from tta_bench.parity.online_methods import PLANS as FIRST
+from tta_bench.parity.plans import load_plan, registered_plan
 from tta_bench.parity.result import CaseResult
 from tta_bench.steps import slice_inputs, step, way_of
 
 FAMILY = "online"
-PLANS = {**FIRST, **CONTINUAL}
 TIGHT, SUMS, NOISE_SHARE = 1e-5, 1e-4, 5.0
 FISHER = "fisher__"
 """Start of the names of recorded importances, which are results and no inputs."""
@@ -51,7 +50,7 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
     noise_path = folder / "backend_noise.json"
     noise = read_json(noise_path) if noise_path.is_file() else {}
     for name in chosen:
-        if name not in PLANS:
+        if not registered_plan(FAMILY, name):
             yield from (not_replayed(FAMILY, name, case, "no method of ours yet") for case in methods[name])
             continue
         arrays = read_arrays(folder / f"{name}.npz")
@@ -94,7 +93,11 @@ def _case(
 
 
 def _replay(case: Case, noise: float) -> CaseResult:
-    plan = f"named {BROKEN}: a failure of the reference" if BROKEN in case.name else PLANS[case.method](case)
+    plan = (
+        f"named {BROKEN}: a failure of the reference"
+        if BROKEN in case.name
+        else load_plan(FAMILY, case.method)(case)
+    )
     if isinstance(plan, str):
         return not_replayed(FAMILY, case.method, case.name, plan)
     task = Task(

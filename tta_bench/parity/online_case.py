@@ -13,6 +13,7 @@ from torch import Tensor
 from tta_bench.method import Inputs, Method, State
 from tta_bench.models.source import SourceModel
 from tta_bench.parity.folder import Entries
+from tta_bench.parity.plans import method as method
 
 
 @dataclass(frozen=True)

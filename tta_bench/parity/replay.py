@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
+from tta_bench import registry
 from tta_bench.errors import BadInputError
 from tta_bench.parity.folder import read_json
 from tta_bench.parity.judge import not_replayed
 from tta_bench.parity.result import CaseResult
 
-FAMILIES = ("apm", "online", "corruptions", "vlm")
-"""Golden families; each has a module of its name with ``cases(folder, method)``."""
+JUDGED = ("corruptions", "online", "vlm")
+"""Golden families with a module of their name here, which has ``cases(folder, method)``."""
 
 
 def replay(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
@@ -32,11 +34,11 @@ def replay(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
         path, family = found[0]
         raise BadInputError(
             f"golden vectors of family {family!r} in {str(path)!r} cannot be replayed; "
-            f"families that can: {', '.join(name for name in FAMILIES if _known(name))}"
+            f"families that can: {', '.join(sorted({*filter(_known, JUDGED), *_registered()}))}"
         )
     for path, family in found:
         if _known(family):
-            yield from importlib.import_module(f"{__package__}.{family}").cases(path, method)
+            yield from _replayer(family)(path, method)
         elif method is None:
             yield not_replayed(family, "all", path.name, "there is no replay for this family")
 
@@ -61,4 +63,17 @@ def golden_folders(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _known(family: str) -> bool:
-    return family in FAMILIES and importlib.util.find_spec(f"{__package__}.{family}") is not None
+    here = family in JUDGED and importlib.util.find_spec(f"{__package__}.{family}") is not None
+    return here or family in _registered()
+
+
+def _registered() -> list[str]:
+    """Return the families that packages replay by themselves."""
+    return [name for name in registry.registered("replays") if "/" not in name]
+
+
+def _replayer(family: str) -> Callable[[Path, str | None], Iterator[CaseResult]]:
+    if family in _registered():
+        return cast(Callable[[Path, str | None], Iterator[CaseResult]], registry.load("replays", family))
+    module = importlib.import_module(f"{__package__}.{family}")
+    return cast(Callable[[Path, str | None], Iterator[CaseResult]], module.cases)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench import registry
 from tta_bench.errors import BadInputError
 from tta_bench.parity.folder import Entries, below, entry, read_arrays, read_json
 from tta_bench.parity.judge import Judge, not_replayed
+from tta_bench.parity.plans import load_plan, registered_plan
 from tta_bench.parity.result import CaseResult
 from tta_bench.parity.vlm_case import Plan, Shared, VlmCase
 from tta_bench.parity.vlm_inputs import FAMILY
@@ -53,8 +53,7 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
 
 
 def _method(folder: Path, name: str, info: Mapping[str, Any], shared: Shared) -> Iterator[CaseResult]:
-    found = f"{FAMILY}/{name}" in registry.registered("replays")
-    plan: Plan | None = registry.load("replays", f"{FAMILY}/{name}") if found else None
+    plan: Plan | None = load_plan(FAMILY, name) if registered_plan(FAMILY, name) else None
     arrays = read_arrays(folder / f"{name}.npz")
     for variant in _variants(info, arrays):
         if plan is None:

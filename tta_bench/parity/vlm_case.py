@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tta_bench import registry
 from tta_bench.method import Inputs, Method, State, Task
 from tta_bench.models.source import SourceModel
 from tta_bench.parity.folder import Entries, entry
+from tta_bench.parity.plans import method as method
 from tta_bench.parity.vlm_inputs import Clip, Features
 from tta_bench.steps import size, step
 
@@ -124,11 +124,6 @@ class Course(NamedTuple):
                 leaf = leaf[key]
             leaves.append(leaf)
         return torch.stack(leaves)
-
-
-def method(name: str, **values: Any) -> Any:
-    """Return a registered method with hyper-parameters."""
-    return registry.load("methods", name)(**values)
 
 
 def course(

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 from tta_bench.method import Method
 from tta_bench.models.classifier import Classifier, last_linear

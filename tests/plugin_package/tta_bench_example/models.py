@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import UnknownNameError
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.loading import ModelRequest

@@ -10,8 +10,8 @@ from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes
 from tta_bench.data.catalogue.templates import CIFAR, PHOTO
-from tta_bench.data.facts import Dataset
-from tta_bench.data.readers.arrays import ArrayPair, CifarPickles, SeverityBlocks
+from tta_bench.data.dataset import Dataset
+from tta_bench.data.layouts.arrays import ArrayPair, CifarPickles, SeverityBlocks
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HUNDRED = classes("cifar100").names

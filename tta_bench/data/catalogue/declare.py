@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.files import Files
-from tta_bench.data.facts import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, Opening, Shift
 
 if TYPE_CHECKING:
-    from tta_bench.data.images import ImageSource
+    from tta_bench.data.images.source import ImageSource
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OpenFiles:
         Raises:
             BadInputError: If they are not there, or are not what they should be.
         """
-        from tta_bench.data.opening import open_files
+        from tta_bench.data.layouts.opening import open_files
 
         return open_files(self.files, opening)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
 from tta_bench.data.catalogue.templates import PHOTO
-from tta_bench.data.facts import Dataset, Opening
-from tta_bench.data.readers.base import read_text
-from tta_bench.data.readers.reading import (
+from tta_bench.data.dataset import Dataset, Opening
+from tta_bench.data.layouts.base import read_text
+from tta_bench.data.layouts.reading import (
     AS_DISTRIBUTED,
     Generated,
     Reading,
@@ -21,12 +21,12 @@ from tta_bench.data.readers.reading import (
     corruption_options,
     generated_origin,
 )
-from tta_bench.data.readers.tree import ClassTree
-from tta_bench.data.readers.walk import Entry, entries, utf8
+from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.data.layouts.walk import Entry, entries, utf8
 from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
-    from tta_bench.data.images import ImageSource
+    from tta_bench.data.images.source import ImageSource
 
 NAMES_FILE = "classnames.txt"
 
@@ -68,7 +68,7 @@ def hf(rest: str) -> tuple[Dataset, str]:
     Raises:
         BadInputError: If the package ``datasets`` is missing, or the data have no image and class label columns.
     """
-    from tta_bench.data.readers.hub import hub_classes, open_hub
+    from tta_bench.data.layouts.hub import hub_classes, open_hub
 
     name, shift = _split(rest)
     repository, _, split = name.partition(":")
@@ -88,7 +88,7 @@ def wds(rest: str) -> tuple[Dataset, str]:
     Raises:
         BadInputError: If there are no shards or no class names.
     """
-    from tta_bench.data.readers.shards import open_shards, shards_in
+    from tta_bench.data.layouts.shards import open_shards, shards_in
 
     path, shift = _split(rest)
     place = Path(path).expanduser()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tta_bench.data.facts import Shift
-from tta_bench.data.readers.base import Layout
+from tta_bench.data.dataset import Shift
+from tta_bench.data.layouts.base import Layout
 
 Unpack = Literal["", "tar", "zip"]
 

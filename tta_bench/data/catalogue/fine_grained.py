@@ -10,8 +10,8 @@ from tta_bench.data.catalogue import templates
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes
-from tta_bench.data.facts import Dataset
-from tta_bench.data.readers.lists import SplitFile, VariantLists
+from tta_bench.data.dataset import Dataset
+from tta_bench.data.layouts.lists import SplitFile, VariantLists
 
 DRIVE = "https://drive.google.com/file/d"
 RESEARCH = "not stated; research use"

@@ -8,9 +8,9 @@ from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes, imagenet_names, imagenet_wnids
 from tta_bench.data.catalogue.templates import PHOTO, imagenet_sets
-from tta_bench.data.readers.imagenet import Validation
-from tta_bench.data.readers.tree import ClassTree
-from tta_bench.data.subset_names import ROBUSTBENCH
+from tta_bench.data.layouts.imagenet import Validation
+from tta_bench.data.layouts.subset_names import ROBUSTBENCH
+from tta_bench.data.layouts.tree import ClassTree
 
 WNIDS = imagenet_wnids()
 NAMES = imagenet_names()

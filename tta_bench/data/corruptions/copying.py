@@ -17,8 +17,8 @@ from torch import Tensor
 from tta_bench.data.corruptions.base import Options
 from tta_bench.data.corruptions.constants import MIN_SIZE, Scale
 from tta_bench.data.corruptions.engine import corrupt
-from tta_bench.data.pictures import Paths, UnreadableImageError, decode
-from tta_bench.data.preprocess import Preprocess
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
+from tta_bench.data.images.preprocess import Preprocess
 
 FileFormat = Literal["png", "jpeg"]
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg")

@@ -14,13 +14,13 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 
 from tta_bench import __version__
-from tta_bench.data.contents import write_whole
 from tta_bench.data.corruptions.base import Options
 from tta_bench.data.corruptions.constants import CORRUPTIONS, GROUPS, SEVERITIES, Scale
 from tta_bench.data.corruptions.copying import Copying, Done, FileFormat
 from tta_bench.data.corruptions.registry import REGISTRY
-from tta_bench.data.manifest import MANIFEST, read_manifest
-from tta_bench.data.readers.walk import EXTENSIONS, images_below
+from tta_bench.data.images.contents import write_whole
+from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
+from tta_bench.data.layouts.walk import EXTENSIONS, images_below
 from tta_bench.errors import BadInputError, UnknownNameError
 
 SUMS: Final = "SHA256SUMS"

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tta_bench.data.contents import folder_sums
 from tta_bench.data.corruptions.base import Arrays, Draws, Setting, to_bytes
 from tta_bench.data.corruptions.constants import Scale
 from tta_bench.data.corruptions.frost_texture import STYLES, Texture, generated_textures
 from tta_bench.data.corruptions.rng import Stream
-from tta_bench.data.pictures import Paths, UnreadableImageError, decode
+from tta_bench.data.images.contents import folder_sums
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.errors import BadInputError
 
 _ENLARGEMENT: Final = 1.1

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dataset as a declaration of facts over a reader; no torch, so that listing datasets is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tta_bench import registry
+from tta_bench.errors import BadInputError, PluginError, UnknownNameError
+
+if TYPE_CHECKING:
+    from tta_bench.data.images.source import ImageSource
+
+
+class Shift(NamedTuple):
+    """One distribution: a dataset, and its corruption with a severity, or its domain, which has none."""
+
+    dataset: str
+    corruption: str = ""
+    severity: int = 0
+
+    def __str__(self) -> str:
+        """Return ``dataset``, ``dataset:domain`` or ``dataset:corruption:severity``."""
+        return ":".join(str(part) for part in self if part)
+
+
+class Opening(NamedTuple):
+    """What a reader is asked to open.
+
+    Attributes:
+        shift: Which distribution.
+        seed: Of everything random in the data, e.g. corruption noise.
+        options: Data options of the command line.
+    """
+
+    shift: Shift
+    seed: int = 0
+    options: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Facts about one dataset, and how to open its shifts.
+
+    Attributes:
+        name: On the command line.
+        title: One line for lists.
+        class_names: In label order, as they enter prompts.
+        open: Returns the images of one shift.
+        corruptions: Names, in the order of the literature; empty: the dataset is one shift.
+        default_corruptions: Those that run when none is named; empty: all.
+        templates: Prompt templates with one ``{}`` each.
+        class_indices: Which outputs of a model trained on the parent label set stand for the classes; several
+            for one class in parentheses.
+        graded: Whether `corruptions` have severities; domains and variants have none.
+        prompt_sets: Further prompt templates of the literature, by name.
+        default_subset: Images per shift that run unless told otherwise.
+        default_batch: Images per step unless told otherwise.
+        source_split: Opens the labelled source images, where methods may ask for them.
+        classifier: Source model of methods without a text side where none is named; empty: one must be named.
+        demonstration: Whether tables must say that the data only demonstrate.
+        licence: Of the data.
+        citation: Where to cite it from.
+        homepage: Where it comes from.
+    """
+
+    name: str
+    title: str
+    class_names: tuple[str, ...]
+    open: Callable[[Opening], ImageSource]
+    corruptions: tuple[str, ...] = ()
+    default_corruptions: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    class_indices: tuple[int | tuple[int, ...], ...] | None = None
+    graded: bool = True
+    prompt_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_subset: str = "full"
+    default_batch: int = 64
+    source_split: Callable[[], ImageSource] | None = None
+    classifier: str = ""
+    demonstration: bool = False
+    licence: str = ""
+    citation: str = ""
+    homepage: str = ""
+
+    def shifts(self, corruptions: Sequence[str] = (), severities: Sequence[int] = (5,)) -> tuple[Shift, ...]:
+        """Return the shifts that are meant, in the literature's order.
+
+        Raises:
+            UnknownNameError: For a corruption that the dataset does not have.
+            BadInputError: If corruptions are asked of a dataset that has none.
+        """
+        if not self.corruptions:
+            if corruptions and tuple(corruptions) != ("all",):
+                raise BadInputError(
+                    f"dataset {self.name!r} has no corruptions, got {', '.join(corruptions)}; leave them out"
+                )
+            return (Shift(self.name),)
+        if not corruptions:
+            chosen: Sequence[str] = self.default_corruptions or self.corruptions
+        else:
+            chosen = self.corruptions if "all" in corruptions else corruptions
+        for name in chosen:
+            if name not in self.corruptions:
+                raise UnknownNameError("corruption" if self.graded else "domain", name, self.corruptions)
+        ordered = [name for name in self.corruptions if name in chosen]
+        if not self.graded:
+            return tuple(Shift(self.name, name) for name in ordered)
+        return tuple(Shift(self.name, name, severity) for severity in severities for name in ordered)
+
+    def prompted(self, name: str) -> Dataset:
+        """Return the dataset with another of its sets of prompt templates.
+
+        Raises:
+            UnknownNameError: If it has no set of that name.
+        """
+        if name not in self.prompt_sets:
+            raise UnknownNameError("set of prompt templates", name, self.prompt_sets)
+        return replace(self, templates=self.prompt_sets[name])
+
+
+def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]:
+    """Return the dataset that a command-line name means, with the corruptions and severities written in it.
+
+    Args:
+        token: ``name``, ``name:corruption`` or ``name:corruption:severity``. A family such as ``folder`` reads
+            the rest itself.
+    """
+    name, _, rest = token.partition(":")
+    found = registry.load("datasets", name)
+    if callable(found) and not isinstance(found, Dataset):
+        found, rest = found(rest)
+    if not isinstance(found, Dataset):
+        raise PluginError(
+            f"dataset {name!r} must be a tta_bench.data.dataset.Dataset, got {type(found).__name__}"
+        )
+    corruption, _, severity = rest.partition(":")
+    if severity and not (severity.isdecimal() and int(severity) in range(1, 6)):
+        raise BadInputError(f"the severity in {token!r} must be 1 to 5, got {severity!r}")
+    return found, (corruption,) if corruption else (), (int(severity),) if severity else ()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read images that are held in arrays as model inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tta_bench.data.dataset import Shift
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.layouts.reading import Reading
+from tta_bench.data.layouts.subsets import named_subset
+from tta_bench.spec import digest
+
+
+class ArrayImages:
+    """The images of one shift in an array (n, H, W, 3) uint8, possibly mapped from a file.
+
+    Args:
+        images: The array.
+        labels: Class of each image.
+        content: Hash of both.
+        shift: Which distribution this is.
+        reading: How they are read.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, content: str, shift: Shift, reading: Reading
+    ) -> None:
+        self._images, self._subsets = images, reading.subsets
+        self.ids: Sequence[str] = [f"{position:05d}" for position in range(len(images))]
+        self.labels: np.ndarray = np.array(labels, dtype=np.int64)
+        self.origin = reading.origin
+        self.data_hash = digest([content, shift.corruption, shift.severity], 16)
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.ids)
+
+    def load(self, positions: Sequence[int], preprocess: Preprocess) -> Tensor:
+        """Return the model inputs (N, 3, H, W) uint8 of the images at these positions."""
+        chosen = np.ascontiguousarray(self._images[list(positions)].transpose(0, 3, 1, 2))
+        return preprocess.batch(torch.from_numpy(chosen))
+
+    def subset(self, name: str) -> np.ndarray | None:
+        """Return the positions of a subset that the dataset names, None if the name is not its own."""
+        return named_subset(name, self.ids, self._subsets)

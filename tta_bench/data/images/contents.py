@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of files as hashes that agree between machines; a file is read once until it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tta_bench.data.layouts.locate import CACHE_VARIABLE, cache_folder
+from tta_bench.errors import BadInputError
+from tta_bench.spec import digest
+
+READERS = 8
+SETTLED_S = 2.0  # a file that is younger may change again within one tick of its clock
+State = list[int]
+
+
+def state(path: str) -> State:
+    """Return what changes on this machine when a file does, without reading it; empty if it is not there.
+
+    It is the size and the times of the last change to the content and to the entry, in nanoseconds.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def file_sums(paths: Sequence[str]) -> list[str]:
+    """Return the SHA-256 of each file, 16 hexadecimal digits; empty for one that cannot be read.
+
+    The sums are kept in the cache folder by absolute path and `state`.
+
+    Raises:
+        BadInputError: If the cache folder cannot be written.
+    """
+    if not paths:
+        return []
+    absolute = [os.path.abspath(path) for path in paths]
+    kept_in = cache_folder() / "file-sums" / f"{digest(os.path.commonpath(absolute), 24)}.json"
+    known: dict[str, tuple[State, str]] = {
+        path: (seen, found) for path, (seen, found) in (read_kept(kept_in) or {}).items()
+    }
+    states = {path: state(path) for path in absolute}
+    changed = [path for path, now in states.items() if known.get(path, ([], ""))[0] != now]
+    with ThreadPoolExecutor(READERS) as pool:
+        fresh = dict(zip(changed, pool.map(_sum, changed), strict=True))
+    settled = (time.time() - SETTLED_S) * 1e9
+    lasting = {path: found for path, found in fresh.items() if found and max(states[path][1:]) < settled}
+    if lasting:
+        keep(kept_in, known | {path: (states[path], found) for path, found in lasting.items()})
+    return [fresh[path] if path in fresh else known.get(path, ([], ""))[1] for path in absolute]
+
+
+def folder_sums(files: Sequence[Path]) -> list[list[str]]:
+    """Return the name and the SHA-256 of each file."""
+    sums = file_sums([str(file) for file in files])
+    return [[file.name, found] for file, found in zip(files, sums, strict=True)]
+
+
+def read_kept(path: Path) -> Any:
+    """Return what was kept in a file of the cache, None if nothing that can be read was."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def keep(path: Path, content: object) -> None:
+    """Write a file of the cache.
+
+    Raises:
+        BadInputError: If the cache folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content))
+    except OSError as error:
+        raise BadInputError(
+            f"the cache {path} must be a file that can be written, but {error}; let {CACHE_VARIABLE} name a folder "
+            "of yours"
+        ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, whatever other processes write."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _sum(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views of an image: random crops, and crops that are mixed with chains of small distortions.
+
+The random numbers of an image are drawn first (`view_numbers`), by a generator of its own; `make_views` is a
+pure function of images and numbers, so the views of an image depend neither on its batch nor on the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tta_bench.data.images.distortions import OPERATIONS, distort
+from tta_bench.errors import UnknownNameError
+
+VERSION = 1
+"""Raised whenever the views of an image change, so that records of other views are not taken for the same."""
+ATTEMPTS = 10
+"""Tries for a crop that fits, after which it is the middle of the image."""
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+CROP_NUMBERS = 2 * ATTEMPTS + 3
+CHAINS = DEPTH = 3
+MIX_NUMBERS = [1, CHAINS, CHAINS, 3 * CHAINS * DEPTH]
+SMALL = 64
+"""Shorter side in pixels up to which AugMix shifts images by an eighth instead of cutting crops from them."""
+AT_ONCE = 1 << 24
+"""Numbers in the largest block of distorted images."""
+
+
+def view_numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Return the uniform numbers (count - 1, R) that the views of one image are made from, float32.
+
+    Args:
+        kind: ``"crop"`` or ``"augmix"``.
+        count: V, of which view 0 is the image itself.
+        generator: The image's own.
+
+    Raises:
+        UnknownNameError: For another kind.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of views", kind, KINDS)
+    return torch.rand(count - 1, KINDS[kind][0], generator=generator)
+
+
+def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
+    """Return the views (N, V, C, H, W) of images, view 0 being the image itself.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        numbers: (N, V - 1, R) from `view_numbers`, on the same device.
+        kind: ``"crop"``: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3, bilinear), flipped with
+            probability 1/2. ``"augmix"``: a crop (of a small image, a shift by up to an eighth of its side) and
+            flip, mixed with three chains of one to three distortions at severity 1. Pixels are whole
+            multiples of 1/255 before the mix.
+
+    Source: crops as in TPT, arXiv:2209.07511; the mix as in AugMix, arXiv:1912.02781, algorithm 1, at the
+        severity of MEMO, arXiv:2110.09506.
+    """
+    make, views = KINDS[kind][1], numbers.shape[1]
+    if not views:
+        return images[:, None]
+    group = max(1, AT_ONCE // (CHAINS * views * images[0].numel()))
+    made = []
+    for part, drawn in zip(torch.split(images, group), torch.split(numbers, group), strict=True):
+        repeated = part.repeat_interleave(views, dim=0)
+        made.append(torch.unflatten(make(repeated, drawn.flatten(0, 1)), 0, (len(part), views)))
+    return torch.cat([images[:, None], torch.cat(made)], dim=1)
+
+
+def resized_crops(images: Tensor, numbers: Tensor) -> Tensor:
+    """Return a random resized crop of each image (N, C, H, W), flipped or not, rounded to 1/255.
+
+    A crop is never larger than the image, so it is only ever enlarged and needs no antialiasing.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        numbers: (N, 23) uniform.
+    """
+    height, width = images.shape[-2:]
+    top, left, rows, columns = _boxes(numbers, height, width)
+    flip = numbers[:, -1] < 0.5
+    y = _places(top, rows, height).to(images)
+    x = _places(left, columns, width).to(images)
+    x = torch.where(flip[:, None], x.flip(-1), x)
+    grid = torch.stack(
+        [
+            ((2 * x + 1) / width - 1)[:, None, :].expand(-1, height, -1),
+            ((2 * y + 1) / height - 1)[:, :, None].expand(-1, -1, width),
+        ],
+        dim=-1,
+    )
+    return _rounded(F.grid_sample(images, grid, padding_mode="border", align_corners=False))
+
+
+def shifts(images: Tensor, numbers: Tensor) -> Tensor:
+    """Return each image (N, C, H, W) shifted by up to an eighth of its sides over black, flipped or not.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        numbers: (N, 23) uniform, of which the last three count.
+    """
+    height, width = images.shape[-2:]
+    pad = (height // 8, width // 8)
+    padded = F.pad(images, (pad[1], pad[1], pad[0], pad[0]))
+    spot = (numbers[:, -3:-1] * numbers.new_tensor([2 * pad[0] + 1, 2 * pad[1] + 1])).long()
+    rows = spot[:, :1] + torch.arange(height, device=images.device)
+    columns = spot[:, 1:] + torch.arange(width, device=images.device)
+    columns = torch.where(numbers[:, -1:] < 0.5, columns.flip(-1), columns)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return _rounded(padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2))
+
+
+def mixed(images: Tensor, numbers: Tensor) -> Tensor:
+    """Return AugMix views (N, C, H, W) of images.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        numbers: (N, 57) uniform.
+    """
+    crop = shifts if min(images.shape[-2:]) <= SMALL else resized_crops
+    base = crop(images, numbers[:, :CROP_NUMBERS])
+    share, weight, depth, rest = torch.split(numbers[:, CROP_NUMBERS:], MIX_NUMBERS, dim=1)
+    # Normalised exponentials are Dirichlet(1, 1, 1); a uniform number is Beta(1, 1).
+    weight = -torch.log1p(-weight)
+    weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-12)).to(images)
+    length = (depth * DEPTH).long().flatten()
+    operation, level, sign = torch.unflatten(rest, 1, (3, CHAINS, DEPTH)).unbind(1)
+    operation = (operation * len(OPERATIONS)).long().clamp(max=len(OPERATIONS) - 1)
+    chains = base.repeat_interleave(CHAINS, dim=0) * 255
+    for index in range(DEPTH):
+        chosen = operation[..., index].flatten().masked_fill(length < index, -1)
+        chains = distort(chains, chosen, level[..., index].flatten(), sign[..., index].flatten() < 0.5)
+    share = share.to(images)
+    parts = (1 - share) * weight / 255
+    sums = torch.bmm(parts[:, None], torch.unflatten(chains, 0, (-1, CHAINS)).flatten(2)).view_as(base)
+    return sums.add_(share[..., None, None] * base)
+
+
+KINDS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
+    "crop": (CROP_NUMBERS, resized_crops),
+    "augmix": (CROP_NUMBERS + sum(MIX_NUMBERS), mixed),
+}
+"""Random numbers of one view, and what makes it, by kind."""
+
+
+def _boxes(numbers: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return top, left, height and width (N,) of the first crop that fits, float32."""
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, :ATTEMPTS])
+    low, high = (math.log(ratio) for ratio in RATIO)
+    ratio = (low + (high - low) * numbers[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
+    columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    some = fits.any(1)
+    # Without one that fits: as much of the middle as the ratios allow.
+    rows = torch.where(some, rows.gather(1, first)[:, 0], float(min(height, round(width / RATIO[0]))))
+    columns = torch.where(some, columns.gather(1, first)[:, 0], float(min(width, round(height * RATIO[1]))))
+    top, left = numbers[:, -3] * (height - rows + 1), numbers[:, -2] * (width - columns + 1)
+    top = torch.where(some, top.floor().minimum(height - rows), ((height - rows) / 2).floor())
+    left = torch.where(some, left.floor().minimum(width - columns), ((width - columns) / 2).floor())
+    return top, left, rows, columns
+
+
+def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Return where (N, size) in the image the pixels of enlarged crops lie, inside each crop."""
+    centres = torch.arange(size, dtype=torch.float64, device=start.device) + 0.5
+    start, length = start.double()[:, None], length.double()[:, None]
+    return (start + centres * length / size - 0.5).clamp(start, start + length - 1)
+
+
+def _rounded(images: Tensor) -> Tensor:
+    return (images * 255).round_().div_(255)

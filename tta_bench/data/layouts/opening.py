@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a declaration to images: find the folder, or say in one sentence what is missing and what helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.data.catalogue.files import Files
+from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
+from tta_bench.data.layouts.locate import DATA_VARIABLE, candidates, roots, tried
+from tta_bench.data.layouts.reading import (
+    AS_DISTRIBUTED,
+    Generated,
+    Reading,
+    checked_options,
+    corruption_options,
+    generated_origin,
+)
+from tta_bench.errors import BadInputError
+
+if TYPE_CHECKING:
+    from tta_bench.data.images.source import ImageSource
+
+
+def open_files(files: Files, opening: Opening) -> ImageSource:
+    """Return the images of one shift of a dataset.
+
+    Raises:
+        BadInputError: If its files are not there, or are not what they should be.
+    """
+    options = checked_options(opening.options)
+    shift = opening.shift
+    root = find(files, shift)
+    if root is None and files.clean is not None and (clean := find(files.clean, shift)) is not None:
+        return files.clean.layout.open(clean, shift, _generating(files, opening, options))
+    if root is None:
+        raise missing(files, shift)
+    return files.layout.open(root, shift, _reading(files, options, origin=_origin(root)))
+
+
+def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
+    return Reading(
+        border=files.border,
+        cropped=files.cropped,
+        workers=options.get("workers"),
+        bad_image=options.get("bad_image", "stop"),
+        subsets=files.subsets,
+        **more,
+    )
+
+
+def _origin(root: Path) -> str:
+    """Return how the pictures of a folder were made, as their manifest says it if there is one."""
+    path = root / MANIFEST
+    if not path.is_file():
+        return AS_DISTRIBUTED
+    manifest = read_manifest(path)
+    settings = ", ".join(
+        f"{name} {value}" for name, value in manifest["settings"].items() if name != "options"
+    )
+    return f"written by tta-bench data corrupt {manifest.get('tta_bench', '')} ({settings})"
+
+
+def _generating(files: Files, opening: Opening, options: dict[str, Any]) -> Reading:
+    """Return the reading that corrupts clean images while they are loaded."""
+    assert files.clean is not None
+    shift = opening.shift
+    chosen = corruption_options(options)
+    generated = Generated(shift.corruption, shift.severity, opening.seed, files.first, chosen)
+    return _reading(files, options, generated=generated, origin=generated_origin(files.clean.name, chosen))
+
+
+def find(files: Files, shift: Shift) -> Path | None:
+    """Return the folder that holds a shift of a dataset, None if there is none."""
+    return next((path for path in candidates(files.folders) if files.layout.present(path, shift)), None)
+
+
+def missing(files: Files, shift: Shift) -> BadInputError:
+    """Return the error of a shift whose files are not there, with what was found instead."""
+    helps = f"`tta-bench data prepare {files.public}` fetches them or tells how to get them"
+    for path in candidates(files.folders):
+        if (mend := misplaced(files, path, shift)) is not None:
+            return BadInputError(f"{path} is not laid out as {files.name}: {mend}")
+    present = [path for path in candidates(files.folders) if path not in roots()]
+    if present:
+        return BadInputError(
+            f"{shift} needs {present[0] / files.layout.expects(shift)}, which is not there; {helps}"
+        )
+    clean = files.clean
+    source = f", nor are those of {clean.name} at {', '.join(tried(clean.folders))}" if clean else ""
+    return BadInputError(
+        f"the files of {files.name} are not at {', '.join(tried(files.folders))}{source}; {helps}, or point "
+        f"{DATA_VARIABLE} at the folder that holds them"
+    )
+
+
+def misplaced(files: Files, path: Path, shift: Shift) -> str | None:
+    """Return the sentence that mends a folder whose content lies elsewhere, None if nothing is recognised."""
+    for child in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        if child.name != "train" and files.layout.present(child, shift):
+            return f"its content is one folder too deep; mend it with `mv {child}/* {path}/`"
+    flat = sorted(path.rglob("ILSVRC2012_val_*"))[:1] if files.name == "imagenet" else []
+    if flat:
+        return (
+            f"{flat[0].parent} holds images without class folders, so their labels are unknown; put "
+            f"ILSVRC2012_devkit_t12 or LOC_val_solution.csv into {path}, or sort the images into class folders"
+        )
+    return None

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Source models from the three small networks that are shipped with the package."""
+
+from __future__ import annotations
+
+from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.errors import BadInputError
+from tta_bench.models.classifier import Classifier
+from tta_bench.models.clip import clip_source
+from tta_bench.models.loading import ModelRequest
+from tta_bench.models.source import SourceModel
+from tta_bench.pocket.nets import MEAN, STD
+from tta_bench.pocket.zoo import ClassifierName, build, build_clip
+
+SIDE = 32
+
+
+def load_pocket_bn(request: ModelRequest) -> SourceModel:
+    """Load pocket-bn, a shipped 78,000-parameter residual network with BatchNorm for PocketScenes."""
+    return _classifier(request, "pocket-bn")
+
+
+def load_pocket_gn(request: ModelRequest) -> SourceModel:
+    """Load pocket-gn, a shipped 78,000-parameter residual network with GroupNorm for PocketScenes."""
+    return _classifier(request, "pocket-gn")
+
+
+def load_pocket_clip(request: ModelRequest) -> SourceModel:
+    """Load pocket-clip, a shipped 233,000-parameter CLIP of PocketScenes; it takes any class names.
+
+    Raises:
+        BadInputError: If something follows the name.
+    """
+    _check_bare(request)
+    model, tokenizer = build_clip(pretrained=request.pretrained, seed=request.seed)
+    return clip_source(request, model, tokenizer)
+
+
+def _classifier(request: ModelRequest, name: ClassifierName) -> SourceModel:
+    _check_bare(request)
+    model = build(name, pretrained=request.pretrained, seed=request.seed)
+    return SourceModel(
+        Classifier(model, len(request.class_names), request.class_indices),
+        name=request.name,
+        kind="classifier",
+        class_names=request.class_names,
+        mean=MEAN,
+        std=STD,
+        preprocess=Preprocess((SIDE, SIDE), SIDE, "bilinear"),
+        dtype=request.dtype,
+        device=request.device,
+        pretrained=request.pretrained,
+    )
+
+
+def _check_bare(request: ModelRequest) -> None:
+    if request.rest:
+        raise BadInputError(
+            f"expected nothing after the name of a pocket model, got {request.name!r}; leave out {request.rest!r}"
+        )
