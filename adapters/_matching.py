@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import IncompatibleError
+from tta_bench.losses import chosen_views, least
 from tta_bench.method import Inputs, Need, ScoringMethod, SourceModel, State, Task, ViewPolicy
 
-from ._prompts import Prompts, check_prompts, prototypes
+from ._prompts import Prompts, check_prompts, prototypes, text_side
 from ._ranges import one_of, within
 
 NEEDS: frozenset[Need] = frozenset({"text", "features"})
@@ -58,13 +58,9 @@ class Matching(ScoringMethod):
         Raises:
             IncompatibleError: If the source model has no text side.
         """
-        if source.text is None:
-            raise IncompatibleError(
-                f"{type(self).__name__} needs a text side, which {source.name!r} lacks; "
-                "choose a CLIP-like model, e.g. pocket-clip"
-            )
+        text = text_side(self, source)
         found = prototypes(source, self.templates)
-        return source.text.prototypes() if found is None else found
+        return text.prototypes() if found is None else found
 
     def rows(self, inputs: Inputs) -> Tensor:
         """Return the unit features (N, V, D) of the views that the method uses."""
@@ -84,17 +80,6 @@ def text_scale(source: SourceModel) -> Tensor:
 def entropies(p: Tensor, eps: float = 0.0) -> Tensor:
     """Return ``-sum_c p_c ln(p_c + eps)``, in nats, of probabilities (..., K)."""
     return torch.special.entr(p).sum(-1) if eps == 0 else -(p * (p + eps).log()).sum(-1)
-
-
-def most_confident(entropy: Tensor, share: float) -> Tensor:
-    """Return the views (N, k) of least entropy (N, V), ascending: ``int(share * V)`` of them, one at least."""
-    kept = max(1, int(entropy.shape[-1] * share))
-    return entropy.argsort(dim=-1, stable=True)[..., :kept]
-
-
-def taken(values: Tensor, views: Tensor) -> Tensor:
-    """Return the values (N, k, D) of chosen views (N, k) from those of all (N, V, D)."""
-    return values.gather(1, views.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 class Chosen(NamedTuple):
@@ -117,12 +102,12 @@ def confident(rows: Tensor, logits: Tensor, share: float, eps: float = 0.0) -> C
     Args:
         rows: (N, V, D).
         logits: (N, V, K).
-        share: Of the views; see `most_confident`.
+        share: Of the views; see `least`.
         eps: Added inside the logarithm of the entropy.
     """
     entropy = entropies(logits.softmax(-1), eps)
-    views = most_confident(entropy, share)
-    return Chosen(taken(rows, views), taken(logits, views), entropy.gather(1, views))
+    views = least(entropy, share)
+    return Chosen(chosen_views(rows, views), chosen_views(logits, views), entropy.gather(1, views))
 
 
 class Consensus(NamedTuple):

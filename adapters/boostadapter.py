@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tta_bench.method import ALL_PRECISIONS, Card
+from tta_bench.method import ALL_PRECISIONS, Card, ViewPolicy
 
 from ._bank import Bank, Item, Row, Rule, by_entropy, latest
 from ._cache import PAIRS, Caching
@@ -54,6 +54,7 @@ class BoostAdapter(Caching):
         updates="state",
         inputs="features",
         needs=NEEDS,
+        views=ViewPolicy(64),
         predicts="during",
         model="pocket-clip",
         precision=ALL_PRECISIONS,

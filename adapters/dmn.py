@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
+from tta_bench.losses import chosen_views, least
+from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task, ViewPolicy
 
 from ._bank import Bank, always_over_the_worst, empty, over_the_worst
-from ._matching import NEEDS, Matching, consensus, entropies, most_confident, taken, text_scale
+from ._matching import NEEDS, Matching, consensus, entropies, text_scale
 from ._ranges import positive, within
 
 
@@ -60,6 +61,7 @@ class Dmn(Matching):
         updates="state",
         inputs="features",
         needs=NEEDS,
+        views=ViewPolicy(32),
         output="probabilities",
         predicts="during",
         model="pocket-clip",
@@ -96,8 +98,8 @@ class Dmn(Matching):
         """Return the memory with the images of the batch, and what the texts and the memory predict."""
         rows, scale, text = self.rows(inputs), text_scale(source), state["text"]
         logits = scale * rows @ text.T
-        views = most_confident(entropies(logits.softmax(-1), self.view_eps), self.selection)
-        seen = consensus(taken(rows, views), taken(logits, views))
+        views = least(entropies(logits.softmax(-1), self.view_eps), self.selection)
+        seen = consensus(chosen_views(rows, views), chosen_views(logits, views))
         q = seen.logits.softmax(-1) if self.mean_logits else seen.p
         entropy, image = entropies(q, self.entropy_eps), rows[:, 0]
         bank, rule = (

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.losses import entropy
-from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, Task, ViewPolicy
 from tta_bench.optim import Tensors, adam, adam_init, gradient
 
 from ._bank import Bank, by_entropy, empty
@@ -80,6 +80,7 @@ class Dpe(Matching):
         updates="state",
         inputs="features",
         needs=NEEDS | {"gradients"},
+        views=ViewPolicy(64, "augmix"),
         predicts="after",
         model="pocket-clip",
         precision=ALL_PRECISIONS,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
-from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
 from ._matching import NEEDS, Matching, text_scale
 from ._ranges import positive, within
@@ -55,6 +55,7 @@ class Mta(Matching):
         updates="inference",
         inputs="features",
         needs=NEEDS,
+        views=ViewPolicy(64),
         predicts="before",
         reset="image",
         model="pocket-clip",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
+from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
 from ._matching import NEEDS, Matching, confident, text_scale
 
@@ -37,6 +37,7 @@ class Vte(Matching):
         updates="inference",
         inputs="features",
         needs=NEEDS,
+        views=ViewPolicy(64),
         predicts="before",
         reset="image",
         model="pocket-clip",

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
+from tta_bench.losses import chosen_views, least
+from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
-from ._matching import NEEDS, Matching, entropies, most_confident, taken, text_scale
+from ._matching import NEEDS, Matching, entropies, text_scale
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Zero(Matching):
         updates="inference",
         inputs="features",
         needs=NEEDS,
+        views=ViewPolicy(64),
         output="votes",
         predicts="before",
         reset="image",
@@ -64,9 +66,9 @@ class Zero(Matching):
         logits = text_scale(source) * rows @ state["text"].T
         p = logits.softmax(-1)
         entropy = entropies(p)
-        order, kept = entropy.argsort(dim=-1, stable=True), most_confident(entropy, self.selection).shape[-1]
+        order, kept = entropy.argsort(dim=-1, stable=True), least(entropy, self.selection).shape[-1]
         cast = F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)  # (N, V, K)
-        cast, p = taken(cast, order), taken(p, order)
+        cast, p = chosen_views(cast, order), chosen_views(p, order)
         votes = cast[:, :kept].sum(1)
         tied = votes == votes.amax(-1, keepdim=True)
         winner = _winner(cast[:, kept:], p[:, :kept].sum(1), tied)

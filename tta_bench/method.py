@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tta_bench.models.context import Context as Context
 from tta_bench.models.source import SourceModel as SourceModel
+from tta_bench.models.text import TextSide as TextSide
 
 State = Any
 """A pytree whose leaves are all tensors; flags and counters are 0-d tensors."""

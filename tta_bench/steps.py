@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from tta_bench.errors import IncompatibleError, PluginError
 from tta_bench.method import Adapted, Inputs, Method, State
+from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.optim import functional
 
@@ -115,7 +116,7 @@ def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, 
     def predict(adapted: State, one: dict[str, Any]) -> Tensor:
         return method.predict(source, adapted, inputs._replace(**one))
 
-    with functional():
+    with functional(), plain_attention():
         with phase("adapt"):
             states, logits, teacher = torch.func.vmap(adapt)(each)
         if not fused:
