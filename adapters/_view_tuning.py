@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.errors import BadInputError
 from tta_bench.losses import chosen_views, marginal_entropy, most_confident
-from tta_bench.method import Adapted, Context, Inputs, Need, SourceModel, State, TextSide, ViewPolicy
+from tta_bench.method import Adapted, Context, Inputs, Need, SourceModel, State, ViewPolicy
 from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
-from ._prompts import scores
+from ._prompts import scores, text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features", "gradients"})
 """What a method that tunes the text side on view features must be given."""
@@ -224,20 +224,6 @@ def rows(inputs: Inputs) -> Tensor:
     """Return the raw features (N, V, D) of the views."""
     assert inputs.view_features is not None
     return inputs.view_features
-
-
-def text_side(method: object, source: SourceModel) -> TextSide:
-    """Return the text side of a source model.
-
-    Raises:
-        IncompatibleError: If it has none.
-    """
-    if source.text is None:
-        raise IncompatibleError(
-            f"{type(method).__name__} needs a text side, which {source.name!r} lacks; choose a CLIP-like model, "
-            "e.g. pocket-clip"
-        )
-    return source.text
 
 
 def one_by_one(inputs: Inputs) -> Iterator[Inputs]:

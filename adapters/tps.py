@@ -14,8 +14,8 @@ from tta_bench.losses import most_confident
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._prompts import Prompts, check_prompts, prototypes
-from ._view_tuning import NEEDS, Seen, ViewTuning, text_side
+from ._prompts import Prompts, check_prompts, prototypes, text_side
+from ._view_tuning import NEEDS, Seen, ViewTuning
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class Network(nn.Module):
         """Return features (N, D) and tokens (N, L, D') or None."""
         raise NotImplementedError
 
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return raw features (N, D), and those of the patches (N, P, D) in the same space; None without such."""
+        return None
+
     def head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) of features (N, D)."""
         raise NotImplementedError
@@ -77,11 +81,13 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, x: Tensor, mode: Literal["full", "encode", "head"] = "full"
+        self, x: Tensor, mode: Literal["full", "encode", "head", "patches"] = "full"
     ) -> tuple[Tensor | None, ...]:
-        """Return (logits, features, tokens), as far as the mode asks for them."""
+        """Return (logits, features, tokens), or patch features in their place, as far as the mode asks for them."""
         if mode == "head":
             return self.head(x), None, None
+        if mode == "patches":
+            return None, *(self.patches(x) or (None, None))
         features, tokens = self.encode(x)
         return (self.head(features) if mode == "full" else None), features, tokens
 
@@ -255,6 +261,17 @@ class SourceModel:
         """Return the raw features (N, D) of images (N, C, H, W) in [0, 1]."""
         with self._ruled(norm or running()):
             return self._call(self.normalise(x), tensors, "encode")[1]
+
+    def patches(
+        self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the raw features (N, D) of images (N, C, H, W) in [0, 1] and those of their patches (N, P, D).
+
+        Both are in the space of the class texts. None for a model without such patch features.
+        """
+        with self._ruled(norm or running()):
+            _, features, found = self._call(self.normalise(x), tensors, "patches")
+        return None if found is None else (features, found)
 
     def head(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the logits (N, K) of raw features (N, D)."""

@@ -151,6 +151,11 @@ class TinyClipNetwork(Network):
         tokens: Tensor = self.visual.forward_features(x)  # type: ignore[operator]
         return tokens[:, 0], tokens
 
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return features (N, D) and those of the patches (N, P, D)."""
+        features, tokens = self.encode(x)
+        return None if tokens is None else (features, tokens[:, 1:])
+
     def head(self, features: Tensor) -> Tensor:
         """Return the scaled cosines (N, K) of features (N, D) and prototypes."""
         return similarity(features, self.prototypes, self.scale, None)
