@@ -98,5 +98,6 @@ class Reference:
         found = torch.autograd.grad(
             self.losses.sum(), list(self.leaves.values()), materialize_grads=True, allow_unused=True
         )
-        for name, grad in zip(self.leaves, found, strict=True):
-            self.grads[name].copy_(grad)
+        with torch.no_grad():  # where the views were made; torch 2.6 insists on it
+            for name, grad in zip(self.leaves, found, strict=True):
+                self.grads[name].copy_(grad)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tta_bench.engine.layer_costs import layers_multiply_adds
 from tta_bench.method import Inputs, Method
+from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 
@@ -46,13 +46,8 @@ def multiply_adds(work: Callable[[], object]) -> float:
     Fused attention hides its products from the counter: that for inference in every version of torch, and the CPU's
     kernel of `scaled_dot_product_attention` in some. So attention runs as plain matrix products meanwhile.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            work()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with plain_attention(), FlopCounterMode(display=False) as counter:
+        work()
     return float(counter.get_total_flops()) / 2
 
 
