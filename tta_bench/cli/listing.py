@@ -16,12 +16,14 @@ class Kind(StrEnum):
     datasets = "datasets"
     models = "models"
     suites = "suites"
+    prompts = "prompts"
 
 
 NEXT = {
     Kind.methods: "tta-bench describe",
     Kind.datasets: "tta-bench run --method source --dataset",
     Kind.suites: "tta-bench run --suite",
+    Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
 """The command that follows on a list."""
 
@@ -32,11 +34,12 @@ def list_names(
         bool, typer.Option("--csv", help="Print comma-separated values instead of a table.")
     ] = False,
 ) -> None:
-    """List the installed methods, datasets, model families or suites with one line each."""
+    """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
-    rows: list[tuple[str, ...]] = [*(_suites() if kind is Kind.suites else _registered(kind))]
+    own = {Kind.suites: _suites, Kind.prompts: _prompts}
+    rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
     parity = ("parity",) if kind is Kind.methods else ()
     if kind is Kind.methods:
         from tta_bench.parity.status import label
@@ -78,6 +81,18 @@ def _suites() -> list[tuple[str, str, str]]:
 
     suites = [load_suite(name) for name in suite_names()]
     return [(suite.name, f"{suite.title}; version {suite.version}", "tta-bench") for suite in suites]
+
+
+def _prompts() -> list[tuple[str, str, str]]:
+    """Return name, first template with the number of all and their source, and package of the prompt sets."""
+    from tta_bench.prompts import named, prompt_names
+
+    sets = [named(name) for name in prompt_names()]
+    counts = [f"{len(one.templates)} templates" if len(one.templates) > 1 else "1 template" for one in sets]
+    return [
+        (one.name, f"{count}, {one.templates[0]!r}; {one.source}", "tta-bench")
+        for one, count in zip(sets, counts, strict=True)
+    ]
 
 
 def _summary(kind: Kind, name: str) -> str:
