@@ -18,7 +18,7 @@ from tta_bench.method import Adapted, Context, Inputs, Need, SourceModel, State,
 from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
-from ._prompts import scores, text_side
+from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features", "gradients"})
 """What a method that tunes the text side on view features must be given."""
@@ -106,7 +106,7 @@ class ViewTuning(Descending):
         The image features stand; only the class features depend on the tensors.
         """
         text = self.texts(source, params)
-        logits = scores(source, rows(inputs), text)
+        logits = text_side(self, source).logits(rows(inputs), text)
         return Seen(logits, text, logits.new_zeros(0, dtype=torch.int64), {})
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
@@ -165,7 +165,7 @@ class ViewTuning(Descending):
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the logits (N, K) of the images under the tuned tensors."""
         assert inputs.features is not None
-        return scores(source, inputs.features, self.texts(source, state["params"]))
+        return text_side(self, source).logits(inputs.features, self.texts(source, state["params"]))
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,10 @@ class PromptTuning(ViewTuning):
     def prompts(self, source: SourceModel) -> Context:
         """Return the class prompts."""
         return text_side(self, source).context(self.context)
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts that the context starts as."""
+        return self.prompts(source).sentences
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under a context."""

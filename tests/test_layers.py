@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "spec"},
-    {"registry", "config", "suites"},
+    {"registry", "config", "suites", "prompts"},
     {"norms", "augment", "losses", "optim"},
     {"data"},
     {"models"},
@@ -27,7 +27,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 PLUGINS = {"adapters", "pocket"}
 """First-party plug-ins: the harness finds them by entry points and never imports them."""
-ADAPTERS_MAY = {"method", "norms", "augment", "losses", "optim", "errors"}
+ADAPTERS_MAY = {"method", "norms", "augment", "losses", "optim", "prompts", "errors"}
 REPLAYS_MAY = {*ADAPTERS_MAY, "parity", "models", "steps"}
 POCKET_MAY = {"data", "models", "errors", "spec"}
 HARNESS = sorted(

@@ -78,7 +78,10 @@ def run(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", help="Named set of the dataset's prompt templates, for CLIP-like models."),
+        typer.Option(
+            "--prompts",
+            help="Prompt templates by name or text file, for all CLIP-like models; see list prompts.",
+        ),
     ] = None,
     bad_image: Annotated[
         str | None, typer.Option("--on-bad-image", help="stop or skip: what an unreadable image does.")

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.models.layers import (
@@ -351,13 +350,3 @@ def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
     Its cache of rounded weights is off: they may be those of another image under ``vmap``.
     """
     return torch.autocast(device.type, lower, cache_enabled=False)
-
-
-def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D).
-
-    They are computed in the prototypes' type under autocast too: large cosines rounded to bfloat16 tie.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        logits = scale * F.normalize(features.to(prototypes.dtype), dim=-1) @ prototypes.T
-    return logits if bias is None else logits + bias
