@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 ID_LENGTH = 20
 OWN_NOTES = (
     "variant", "sees", "baseline", "demonstration", "random_weights", "adapts", "predicts", "output", "paper",
-    "suite", "bad_images", "prompt_set",
+    "suite", "bad_images", "prompt_set", "category",
 )  # fmt: skip
 """Notes of a manifest that the harness writes and no method may."""
 
@@ -212,6 +212,7 @@ def manifest_facts(
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
+            "category": card.category,
             "prompt_set": cell.prompts if source.text else "",
             **({"suite": dict(spec.suite)} if spec.suite else {}),
             **said.notes,
