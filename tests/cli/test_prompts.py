@@ -61,7 +61,7 @@ def test_student_teacher_and_baseline_use_the_sentences_that_the_card_states(cho
     assert found["apm"][1]["teacher_prediction"].tolist() == source
     confidence = found["source"][1]["confidence"]
     row = next(row for row in read_csv(tmp_path / "runs" / "leaderboard.csv") if row.method == "clip")
-    name = {"dataset": "dataset", "single": "single", "file": str(tmp_path / "mine.txt")}[choice]
+    name = {"dataset": "dataset", "single": "single", "file": "mine.txt"}[choice]
     assert (row.prompt_set, row.prompts, row.category) == (name, expected, "episodic")
     assert "threads, torch" in row.machine
     assert np.allclose(found["apm"][1]["teacher_confidence"], confidence, rtol=1e-4)

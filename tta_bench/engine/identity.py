@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.data.images import views
@@ -213,7 +214,7 @@ def manifest_facts(
             "output": card.output,
             "paper": card.paper,
             "category": card.category,
-            "prompt_set": cell.prompts if source.text else "",
+            "prompt_set": Path(cell.prompts).name if source.text else "",
             **({"suite": dict(spec.suite)} if spec.suite else {}),
             **said.notes,
             "bad_images": sorted(
