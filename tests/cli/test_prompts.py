@@ -11,6 +11,7 @@ from tta_bench import registry
 from tta_bench.prompts import prompt_names
 from tta_bench.records.frame import read_frame
 from tta_bench.records.store import Store
+from tta_bench.reports.csv_file import read_csv
 
 RUN = ("run", "--dataset", "pocket", "--limit", "6", "--batch-size", "3", "--no-memory", "--no-pretrained")
 
@@ -59,6 +60,10 @@ def test_student_teacher_and_baseline_use_the_sentences_that_the_card_states(cho
     assert found["clip"][1]["prediction"].tolist() == source
     assert found["apm"][1]["teacher_prediction"].tolist() == source
     confidence = found["source"][1]["confidence"]
+    row = next(row for row in read_csv(tmp_path / "runs" / "leaderboard.csv") if row.method == "clip")
+    name = {"dataset": "dataset", "single": "single", "file": "mine.txt"}[choice]
+    assert (row.prompt_set, row.prompts, row.category) == (name, expected, "episodic")
+    assert "threads, torch" in row.machine
     assert np.allclose(found["apm"][1]["teacher_confidence"], confidence, rtol=1e-4)
 
 

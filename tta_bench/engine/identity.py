@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.data.images import views
@@ -24,7 +25,7 @@ SCHEMA_VERSION = 1
 ID_LENGTH = 20
 OWN_NOTES = (
     "variant", "sees", "baseline", "demonstration", "random_weights", "adapts", "predicts", "output", "paper",
-    "suite", "bad_images", "prompt_set",
+    "suite", "bad_images", "prompt_set", "category",
 )  # fmt: skip
 """Notes of a manifest that the harness writes and no method may."""
 
@@ -212,7 +213,8 @@ def manifest_facts(
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
-            "prompt_set": cell.prompts if source.text else "",
+            "category": card.category,
+            "prompt_set": Path(cell.prompts).name if source.text else "",
             **({"suite": dict(spec.suite)} if spec.suite else {}),
             **said.notes,
             "bad_images": sorted(
