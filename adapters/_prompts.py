@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError, IncompatibleError
-from tta_bench.method import SourceModel
+from tta_bench.method import SourceModel, TextSide
 
 Prompts = Literal["dataset", "single", "seven", "ensemble"]
 NAMES: tuple[Prompts, ...] = ("dataset", "single", "seven", "ensemble")
@@ -57,3 +57,17 @@ def scores(source: SourceModel, features: Tensor, classes: Tensor | None) -> Ten
         return source.head(features)
     logits: Tensor = source.text.scale * F.normalize(features, dim=-1) @ classes.T
     return logits if source.text.bias is None else logits + source.text.bias
+
+
+def text_side(method: object, source: SourceModel) -> TextSide:
+    """Return the text side of a source model.
+
+    Raises:
+        IncompatibleError: If it has none.
+    """
+    if source.text is None:
+        raise IncompatibleError(
+            f"{type(method).__name__} needs a text side, which {source.name!r} lacks; choose a CLIP-like model, "
+            "e.g. pocket-clip"
+        )
+    return source.text
