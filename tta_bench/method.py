@@ -16,14 +16,16 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tta_bench.models.context import Context as Context
 from tta_bench.models.source import SourceModel as SourceModel
+from tta_bench.models.text import TextSide as TextSide
 
 State = Any
 """A pytree whose leaves are all tensors; flags and counters are 0-d tensors."""
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length", "class_token",
+    "source_replay", "reward", "stream_length", "attention", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from tta_bench.errors import IncompatibleError, PluginError
 from tta_bench.method import Adapted, Inputs, Method, State
+from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.optim import functional
 
@@ -115,7 +116,7 @@ def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, 
     def predict(adapted: State, one: dict[str, Any]) -> Tensor:
         return method.predict(source, adapted, inputs._replace(**one))
 
-    with functional():
+    with functional(), plain_attention():
         with phase("adapt"):
             states, logits, teacher = torch.func.vmap(adapt)(each)
         if not fused:
@@ -167,6 +168,11 @@ def check_compatible(method: Method, source: SourceModel) -> None:
         ),
         "text": (source.text is None, "a text side", "a CLIP-like model, e.g. pocket-clip"),
         "reward": (source.reward is None, "a reward model", "a CLIP-like model that brings one"),
+        "attention": (
+            not source.attention_weights(),
+            "attention blocks",
+            "a vision transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG",
+        ),
         "class_token": (
             "class_token" in method.card.needs and source.transformer is None,
             "a class token that takes part in its attention",

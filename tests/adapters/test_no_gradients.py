@@ -20,7 +20,10 @@ def steps(method, source):
     """Take two steps and return the tensors that autograd saved meanwhile."""
     saved = []
     way = way_of(method, per_image=method.card.reset == "image")
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+    with (
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x),
+    ):
         state = method.init(source, tiny_task(source, method))
         for seed in range(2):
             inputs = tiny_inputs(source, 4, method=method, seed=seed)

@@ -33,7 +33,9 @@ def list_names(
     ] = False,
     no_gradients: Annotated[
         bool,
-        typer.Option("--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."),
+        typer.Option(
+            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+        ),
     ] = False,
 ) -> None:
     """List the installed methods, datasets, model families or suites with one line each."""

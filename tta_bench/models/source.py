@@ -34,6 +34,9 @@ from tta_bench.models.text import TextSide
 from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
 
+FUSED_ATTENTION = ("in_proj_weight", "qkv.weight")
+"""Names under which libraries keep query, key and value maps one under the other."""
+
 
 class Forward(NamedTuple):
     """What one forward pass gives.
@@ -282,6 +285,10 @@ class SourceModel:
             if layer.kind in kinds and inside:
                 chosen.update((name, self.params[name]) for name in layer.tensors)
         return chosen
+
+    def attention_weights(self) -> tuple[str, ...]:
+        """Return the names of weights (3 D', D') that hold query, key and value maps, the first block first."""
+        return tuple(name for name in self.params if name.endswith(FUSED_ATTENTION))
 
     def weights(
         self,
