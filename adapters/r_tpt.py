@@ -87,5 +87,5 @@ class RTpt(PromptTuning):
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the weighted sum (N, K) of the logits of the views under the tuned context."""
-        logits = text_side(self, source).logits(rows(inputs), self.texts(source, state["params"]))
+        logits = text_side(source).logits(rows(inputs), self.texts(source, state["params"]))
         return (self.weights(rows(inputs)).unsqueeze(-1) * logits).sum(-2)

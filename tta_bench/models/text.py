@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench.models.context import Context, embedded_as, token_embedding
+from tta_bench.models.deep_prompts import replaced_tokens, text_blocks
 from tta_bench.models.text_tensors import encoded_with, text_norms
 from tta_bench.prompts import sentences
 
@@ -67,15 +68,20 @@ class TextSide:
         tokens = self.tokens(prompts)
         return tokens, token_embedding(self._model)(tokens)
 
-    def encode_rows(self, rows: Tensor, tokens: Tensor) -> Tensor:
+    def encode_rows(
+        self, rows: Tensor, tokens: Tensor, *, deep: Sequence[Tensor] = (), start: int = 1
+    ) -> Tensor:
         """Return the raw text features (P, D) of embedding rows, by the tower's own code.
 
         Args:
             rows: (P, L, W), in place of the embeddings of the tokens; gradients flow to them, ``vmap`` maps over
                 them.
             tokens: (P, L) ids, which say where a prompt ends.
+            deep: (n, W) rows that replace some at the inputs of the second block, the third and so on.
+            start: Position of the first of these.
         """
-        with embedded_as(token_embedding(self._model), rows):
+        blocks = text_blocks(self._model) if deep else []
+        with embedded_as(token_embedding(self._model), rows), replaced_tokens(blocks, deep, start):
             return self._encoded(tokens)
 
     def context(self, init: str = "a photo of a") -> Context:
