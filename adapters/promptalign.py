@@ -17,8 +17,8 @@ from tta_bench.method import Card, Inputs, SourceModel, State, Task, ViewPolicy
 from tta_bench.optim import Tensors
 
 from ._maple import check_fit, image_prompts, read_prompts, reordered, text_prompts
-from ._prompts import scores
-from ._view_tuning import Seen, ViewTuning, text_side
+from ._texts import text_side
+from ._view_tuning import Seen, ViewTuning
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,10 @@ class PromptAlign(ViewTuning):
         check_fit(params, statistics, source, self.weights)
         return {"params": params, "optimizer": self.descent().init(params), **statistics}
 
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts whose first words the context stands in the place of."""
+        return text_side(self, source).context(self.context).sentences
+
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under the text prompts."""
         context = text_side(self, source).context(self.context)
@@ -118,7 +122,7 @@ class PromptAlign(ViewTuning):
     def view_logits(self, source: SourceModel, params: Tensors, views: Tensor) -> Tensor:
         """Return the logits (N, V, K) of views (N, V, C, H, W) under the prompts."""
         features = source.prompted(views.flatten(0, 1), image_prompts(params)).features
-        logits = scores(source, features, self.texts(source, params))
+        logits = text_side(self, source).logits(features, self.texts(source, params))
         return torch.unflatten(logits, 0, views.shape[:2])
 
     def look(
@@ -136,7 +140,7 @@ class PromptAlign(ViewTuning):
         kept = torch.unflatten(chosen_views(views.flatten(2), order), -1, views.shape[2:])
         seen = source.prompted(kept.flatten(0, 1), image_prompts(params))
         text = self.texts(source, params)
-        logits = torch.unflatten(scores(source, seen.features, text), 0, order.shape)
+        logits = torch.unflatten(text_side(self, source).logits(seen.features, text), 0, order.shape)
         gap = self._gap(state, [torch.unflatten(x, 0, order.shape) for x in seen.inputs], len(params["ctx"]))
         share = self.selection if before is None or not self.reference_quirk else self.align_selection
         count = max(1, int(views.shape[1] * share))

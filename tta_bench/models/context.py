@@ -28,6 +28,7 @@ class Context:
 
     Attributes:
         ctx: (n, W) token embeddings of the words.
+        sentences: The K class prompts that it starts as.
 
     Raises:
         IncompatibleError: If the tokenizer gives these words no tokens of their own.
@@ -37,7 +38,8 @@ class Context:
 
     def __init__(self, text: TextSide, init: str) -> None:
         self._text = text
-        self._tokens, self._rows = text.rows([f"{init} {name}." for name in text.class_names])
+        self.sentences = tuple(f"{init} {name}." for name in text.class_names)
+        self._tokens, self._rows = text.rows(self.sentences)
         empty, bare = text.tokens(["", init])
         self._start = _common(empty, bare)
         stop = min(_common(bare, tokens) for tokens in self._tokens)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from tta_bench.models.context import Context, embedded_as, token_embedding
 from tta_bench.models.deep_prompts import replaced_tokens, text_blocks
+from tta_bench.prompts import sentences
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -40,6 +42,11 @@ class TextSide:
         self.scale, self.bias = scale, bias
         self._prototypes: dict[tuple[str, ...], Tensor] = {}
         self._contexts: dict[str, Context] = {}
+
+    @cached_property
+    def sentences(self) -> tuple[str, ...]:
+        """What the templates say of the classes: the sentences behind the source model's own scores."""
+        return sentences(self.templates, self.class_names)
 
     @torch.no_grad()
     def features(self, prompts: Sequence[str]) -> Tensor:
@@ -106,3 +113,20 @@ class TextSide:
             ]
             self._prototypes[chosen] = F.normalize(torch.stack(each).mean(0), dim=-1)
         return self._prototypes[chosen]
+
+    def logits(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Return the scores (N, K) of raw image features (N, D) under unit class prototypes (K, D).
+
+        For methods that classify with prototypes of their own; ``source.head`` gives those of the source model.
+        """
+        return similarity(features, prototypes, self.scale, self.bias)
+
+
+def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D).
+
+    They are computed in the prototypes' type under autocast too: large cosines rounded to bfloat16 tie.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        logits = scale * F.normalize(features.to(prototypes.dtype), dim=-1) @ prototypes.T
+    return logits if bias is None else logits + bias
