@@ -129,7 +129,24 @@ def test_methods_of_forward_passes_alone_can_be_listed(tta_bench):
     assert not names & {"tent", "unmix-tns-tent", "actmad", "apm"}
     refused = tta_bench("list", "datasets", "--no-gradients")
     assert refused.code == 2
-    assert "--no-gradients is about methods, got datasets" in refused.err
+    assert "are about methods, got datasets" in refused.err
+
+
+def test_methods_are_found_by_category_and_need(tta_bench):
+    def names(*options):
+        listed = tta_bench("list", "methods", "--csv", *options)
+        assert listed.code == 0
+        return {line.partition(",")[0] for line in listed.out.splitlines()[1:]}
+
+    viewed = names("--needs", "views", "--category", "episodic")
+    assert {"tpt", "memo", "zero"} <= viewed
+    assert not viewed & {"tent", "clip", "dynaprompt"}
+    assert names("--needs", "views", "--needs", "reward") == {"rlcf"}
+    assert names("--category", "transductive") >= {"lame"}
+    for options in (("--needs", "nothing"), ("--category", "offline")):
+        refused = tta_bench("list", "methods", *options)
+        assert refused.code == 2
+        assert f"{options[1]!r}" in refused.err
 
 
 def test_listing_imports_no_torch():

@@ -57,6 +57,8 @@ def _facts(name: str, method: object) -> list[tuple[str, str]]:
     runs = "many images at once" if card.independent or card.vmappable else "one step at a time"
     return [
         ("paper", card.paper),
+        ("category", card.category),
+        ("updates", card.updates),
         ("needs", ", ".join(sorted(card.needs)) or "nothing but images"),
         *([("prompts", f"{card.prompts} (default)")] if "text" in card.needs else []),
         ("predicts", f"{card.predicts} the update, gives {card.output}"),
@@ -65,6 +67,7 @@ def _facts(name: str, method: object) -> list[tuple[str, str]]:
         ("default model", card.model),
         ("precision", ", ".join(sorted(card.precision))),
         ("cost of a step", card.cost or "not counted"),
+        ("reference licence", card.reference_licence or "not looked up"),
         ("parity", sentence(name)),
         ("golden vectors", card.parity or "none"),
         *([("notes", card.notes)] if card.notes else []),
