@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.errors import BadInputError, IncompatibleError
-from tta_bench.method import Adapted, Inputs, Need, SourceModel, State, TextSide
+from tta_bench.errors import BadInputError
+from tta_bench.method import Adapted, Inputs, Need, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
 from ._descent import Descending
+from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "gradients"})
 SHARPNESS = 0.01
@@ -109,16 +110,3 @@ def agreement(source: SourceModel, features: Tensor, texts: Tensor, target: Tens
     likeness = (x @ x.T + texts @ texts.T) / 2 if target is None else target
     wanted = (likeness / SHARPNESS).softmax(-1)
     return -(wanted.T * (text_side(source).scale * x @ texts.T).log_softmax(-1)).sum(-1).mean()
-
-
-def text_side(source: SourceModel) -> TextSide:
-    """Return the text side of a source model.
-
-    Raises:
-        IncompatibleError: If it has none.
-    """
-    if source.text is None:
-        raise IncompatibleError(
-            f"the method needs a text side, which {source.name!r} lacks; choose a CLIP-like model, e.g. pocket-clip"
-        )
-    return source.text

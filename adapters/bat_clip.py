@@ -16,8 +16,8 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
-from ._prompts import scores
-from ._visual_norms import NEEDS, Descent, encoded, text_side
+from ._texts import text_side
+from ._visual_norms import NEEDS, Descent, encoded
 
 TEXT = "text."
 
@@ -83,7 +83,7 @@ class BatClip(Descending):
         texts = {name.removeprefix(TEXT): p for name, p in params.items() if name.startswith(TEXT)}
         visual = {name: p for name, p in params.items() if not name.startswith(TEXT)}
         features, classes = encoded(source, images, visual), text_side(source).prototypes_with(texts)
-        return features, classes, scores(source, features, classes)
+        return features, classes, text_side(source).logits(features, classes)
 
     def tune(self, source: SourceModel, state: State, images: Tensor) -> tuple[Descent, Tensor]:
         """Take the steps on a batch; return them and the logits before the last one."""

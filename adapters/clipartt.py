@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel
 
-from ._visual_norms import NEEDS, VisualNorms, agreement, text_side
+from ._texts import text_side
+from ._visual_norms import NEEDS, VisualNorms, agreement
 
 TARGETS = ("both", "images", "texts", "identity")
 SCALE_OF_IDENTITY = 1.0
@@ -85,6 +86,10 @@ class Clipartt(VisualNorms):
         elif self.target == "identity":
             target = torch.eye(len(x), dtype=x.dtype, device=x.device)
         return agreement(source, features, captions, target)
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the template of the captions, whose classes depend on the images."""
+        return (self.template,)
 
     @torch.no_grad()
     def _captions(self, source: SourceModel, features: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from tta_bench.optim import Descent, Tensors, gradient
 
 from ._descent import Descending
 from ._otsu import otsu, separation
-from ._prompts import scores
-from ._visual_norms import NEEDS, encoded, text_side
+from ._texts import text_side
+from ._visual_norms import NEEDS, encoded
 
 EPS = 1e-6
 ALPHA, TEXT = "alpha", "text."
@@ -163,7 +163,7 @@ class Cliptta(Descending):
         assert inputs.images is not None
         visual, classes = self._parted(source, state["params"])
         features = source.encode(inputs.images, visual, norm=batch())
-        return scores(source, features, classes if self.tune_text else None)
+        return text_side(source).logits(features, classes) if self.tune_text else source.head(features)
 
     def tune(self, source: SourceModel, state: State, images: Tensor, draws: Tensor | None) -> Tuned:
         """Take the steps on a batch."""

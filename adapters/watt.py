@@ -12,9 +12,10 @@ from torch import Tensor
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State
 from tta_bench.optim import Tensors
+from tta_bench.prompts import sentences
 
-from ._prompts import scores
-from ._visual_norms import NEEDS, Descent, VisualNorms, agreement, encoded, text_side
+from ._texts import text_side
+from ._visual_norms import NEEDS, Descent, VisualNorms, agreement, encoded
 
 TEMPLATES = (
     "a photo of a {}", "itap of a {}", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
@@ -112,7 +113,7 @@ class Watt(VisualNorms):
 
         def loss(params: Tensors) -> Tensor:
             features = encoded(source, images, params)
-            best = scores(source, features.detach(), texts).argmax(-1)
+            best = text_side(source).logits(features.detach(), texts).argmax(-1)
             return agreement(source, features, texts[best])
 
         for _ in range(self.steps):
@@ -124,5 +125,11 @@ class Watt(VisualNorms):
         """Return the logits (N, K) under the averaged weights."""
         assert inputs.images is not None
         features = encoded(source, inputs.images, state["params"])
-        classes = text_side(source).prototypes(self.templates) if self.predict_with == "templates" else None
-        return scores(source, features, classes)
+        if self.predict_with == "source":
+            return source.head(features)
+        text = text_side(source)
+        return text.logits(features, text.prototypes(self.templates))
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return what the templates say of the classes."""
+        return sentences(self.templates, source.class_names)

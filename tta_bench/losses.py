@@ -180,8 +180,13 @@ def most_confident(logits: Tensor, share: float) -> Tensor:
 
     Source: TPT, arXiv:2209.07511, section 3.2.
     """
-    count = max(1, int(logits.shape[-2] * share))
-    return entropy(logits).argsort(dim=-1, stable=True)[..., :count]
+    return least(entropy(logits), share)
+
+
+def least(entropies: Tensor, share: float) -> Tensor:
+    """Return the positions (..., k) of the least entropies (..., V), as `most_confident` does from logits."""
+    count = max(1, int(entropies.shape[-1] * share))
+    return entropies.argsort(dim=-1, stable=True)[..., :count]
 
 
 def chosen_views(values: Tensor, positions: Tensor) -> Tensor:
