@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tta_bench.models.context import Context as Context
 from tta_bench.models.source import SourceModel as SourceModel
+from tta_bench.models.text import TextSide as TextSide
 from tta_bench.prompts import DATASET
 
 State = Any
@@ -24,7 +26,7 @@ State = Any
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length",
+    "source_replay", "reward", "stream_length", "attention", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]
@@ -261,6 +263,30 @@ class Method(ABC):
     def costs(self, source: SourceModel, inputs: Inputs) -> tuple[Cost, ...]:
         """Return the parts of a step on these inputs, what each costs by formula, and how to run it alone."""
         return ()
+
+
+class ScoringMethod(Method):
+    """A method whose step parts in two: what the state becomes, and scores from what was seen on the way.
+
+    Hyper-parameters named in ``scoring`` enter `score` alone. Methods that differ in nothing else share one pass
+    over a stream: a sweep over them calls `observe` once and `score` once for each.
+    """
+
+    scoring: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
+        """Return the state after one step, and evidence: tensors by name with one row per image."""
+
+    @abstractmethod
+    def score(self, source: SourceModel, evidence: Mapping[str, Tensor]) -> Tensor:
+        """Return the scores (N, K) that the evidence of a step stands for."""
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        """Observe a batch and score it; without gradients, which a method takes itself where it needs them."""
+        with torch.no_grad():
+            after, evidence = self.observe(source, state, inputs)
+            return Adapted(after, self.score(source, evidence))
 
 
 class ModuleMethod(Method):

@@ -214,7 +214,7 @@ class Descent:
         )  # fmt: skip
 
 
-def ema(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, keep: float) -> Tensors:
+def ema(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, keep: float | Tensor) -> Tensors:
     """Return the moving average ``keep * average + (1 - keep) * current`` of tensors by name."""
     return {name: old * keep + (1 - keep) * current[name] for name, old in average.items()}
 

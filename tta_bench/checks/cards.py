@@ -66,7 +66,7 @@ def card_complete(method: Method) -> None:
 def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
     """Yield the card's fields, whether each is right, and what it must do."""
     hints = get_type_hints(Card)
-    for name in ("inputs", "output", "predicts", "reset", "draw_device"):
+    for name in ("category", "updates", "inputs", "output", "predicts", "reset", "draw_device"):
         choices = get_args(hints[name])
         yield name, getattr(card, name) in choices, f"be one of {', '.join(choices)}"
     fields, known = _field_names(method), get_args(Need)
@@ -83,6 +83,7 @@ def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
     yield "prompts", card.prompts in (DATASET, *prompt_names()), f"be {DATASET} or a named set of templates"
     yield "views", card.views is None or card.views.count >= 1, "ask for at least one view"
     yield "chunk", card.chunk >= 1, "be 1 or more"
+    yield "reset", card.category != "episodic" or card.reset == "image", "be image where category is episodic"
     yield "grows", bool(card.grows) != card.fixed_shapes, "name leaves exactly where fixed_shapes is False"
     yield "idle", all(name in fields for name, _ in card.idle or ()), "name hyper-parameters of the method"
 
@@ -137,6 +138,8 @@ LACKING: dict[str, Callable[[], SourceModel]] = {
     "text": lambda: tiny_source("batch"),
     "reward": lambda: tiny_source("batch"),
     "patch_features": lambda: tiny_source("batch"),
+    "attention": lambda: tiny_source("batch"),
+    "class_token": lambda: tiny_source("batch"),
 }
 POCKET: dict[str, frozenset[Need]] = {
     "pocket-bn": frozenset({"batchnorm"}),
@@ -147,7 +150,7 @@ POCKET: dict[str, frozenset[Need]] = {
 
 @check(
     "A model that lacks what the card needs is refused, and the card's default model has it.",
-    applies="the card needs batchnorm, text, reward or patch_features",
+    applies="the card needs batchnorm, text, reward, patch_features, attention or class_token",
 )
 def needs_are_met(method: Method) -> None:
     """Offer the method a model without each part, then models that have them all."""

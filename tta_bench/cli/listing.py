@@ -33,13 +33,25 @@ def list_names(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated values instead of a table.")
     ] = False,
+    no_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+        ),
+    ] = False,
 ) -> None:
     """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
+    if no_gradients and kind is not Kind.methods:
+        from tta_bench.errors import BadInputError
+
+        raise BadInputError(f"--no-gradients is about methods, got {kind.value}; leave it out")
     own = {Kind.suites: _suites, Kind.prompts: _prompts}
     rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
+    if no_gradients:
+        rows = [row for row in rows if not _needs_gradients(row[0])]
     parity = ("parity",) if kind is Kind.methods else ()
     if kind is Kind.methods:
         from tta_bench.parity.status import label
@@ -73,6 +85,13 @@ def _registered(kind: Kind) -> list[tuple[str, str, str]]:
 
     points = registry.registered(kind.value)
     return [(name, _summary(kind, name), registry.owner(point)) for name, point in points.items()]
+
+
+def _needs_gradients(method: str) -> bool:
+    """Return what the card of a method says, for which the method is imported."""
+    from tta_bench import registry
+
+    return "gradients" in registry.load("methods", method).card.needs
 
 
 def _suites() -> list[tuple[str, str, str]]:

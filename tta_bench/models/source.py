@@ -28,8 +28,13 @@ from tta_bench.models.layers import (
     own_tensors,
     remove_rules,
 )
+from tta_bench.models.observe import Observed, prompting, watching
 from tta_bench.models.text import TextSide
+from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
+
+FUSED_ATTENTION = ("in_proj_weight", "qkv.weight")
+"""Names under which libraries keep query, key and value maps one under the other."""
 
 
 class Forward(NamedTuple):
@@ -58,6 +63,10 @@ class Network(nn.Module):
         """Return features (N, D) and tokens (N, L, D') or None."""
         raise NotImplementedError
 
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return raw features (N, D), and those of the patches (N, P, D) in the same space; None without such."""
+        return None
+
     def head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) of features (N, D)."""
         raise NotImplementedError
@@ -71,11 +80,13 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, x: Tensor, mode: Literal["full", "encode", "head"] = "full"
+        self, x: Tensor, mode: Literal["full", "encode", "head", "patches"] = "full"
     ) -> tuple[Tensor | None, ...]:
-        """Return (logits, features, tokens), as far as the mode asks for them."""
+        """Return (logits, features, tokens), or patch features in their place, as far as the mode asks for them."""
         if mode == "head":
             return self.head(x), None, None
+        if mode == "patches":
+            return None, *(self.patches(x) or (None, None))
         features, tokens = self.encode(x)
         return (self.head(features) if mode == "full" else None), features, tokens
 
@@ -204,12 +215,62 @@ class SourceModel:
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.forward(x, tensors, norm=norm).logits
 
+    @cached_property
+    def transformer(self) -> Transformer | None:
+        """The parts of a vision transformer with a class token; None where the network is another one."""
+        return find_transformer(self._network.inner())
+
+    def observe(
+        self,
+        x: Tensor,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        norm: NormRule | None = None,
+        layers: Sequence[str] = (),
+        class_token: bool = False,
+        prompts: Tensor | None = None,
+    ) -> Observed:
+        """Run the network on images, hand back outputs of its layers, and let extra tokens in.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            tensors: As in `forward`.
+            norm: As in `forward`.
+            layers: Names of modules whose outputs are wanted; see `observe.watching`.
+            class_token: Whether only the class token of these outputs is wanted.
+            prompts: (n, D') tokens right behind a vision transformer's class token, the same for every image.
+
+        Raises:
+            UnknownNameError: If there is no layer of a name.
+            IncompatibleError: If there are prompts and the network has no class token.
+        """
+        inner = self._network.inner()
+        parts = None if prompts is None else self.transformer
+        with (
+            watching(inner, layers, class_token=class_token) as (seen, watched),
+            prompting(inner, parts, prompts, self.name),
+            self._ruled(watched(norm or running())) as stats,
+        ):
+            logits, features, _ = self._call(self.normalise(x), tensors, "full")
+        return Observed(logits, features, {name: y.to(self.dtype) for name, y in seen.items()}, stats)
+
     def encode(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
     ) -> Tensor:
         """Return the raw features (N, D) of images (N, C, H, W) in [0, 1]."""
         with self._ruled(norm or running()):
             return self._call(self.normalise(x), tensors, "encode")[1]
+
+    def patches(
+        self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the raw features (N, D) of images (N, C, H, W) in [0, 1] and those of their patches (N, P, D).
+
+        Both are in the space of the class texts. None for a model without such patch features.
+        """
+        with self._ruled(norm or running()):
+            _, features, found = self._call(self.normalise(x), tensors, "patches")
+        return None if found is None else (features, found)
 
     def head(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the logits (N, K) of raw features (N, D)."""
@@ -240,6 +301,10 @@ class SourceModel:
             if layer.kind in kinds and inside:
                 chosen.update((name, self.params[name]) for name in layer.tensors)
         return chosen
+
+    def attention_weights(self) -> tuple[str, ...]:
+        """Return the names of weights (3 D', D') that hold query, key and value maps, the first block first."""
+        return tuple(name for name in self.params if name.endswith(FUSED_ATTENTION))
 
     def weights(
         self,

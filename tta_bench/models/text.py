@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tta_bench.models.context import Context, embedded_as, token_embedding
 from tta_bench.prompts import sentences
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -39,6 +40,7 @@ class TextSide:
         self.class_names, self.templates = tuple(class_names), tuple(templates)
         self.scale, self.bias = scale, bias
         self._prototypes: dict[tuple[str, ...], Tensor] = {}
+        self._contexts: dict[str, Context] = {}
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -48,7 +50,44 @@ class TextSide:
     @torch.no_grad()
     def features(self, prompts: Sequence[str]) -> Tensor:
         """Return the raw text features (P, D) of P prompts."""
-        tokens = self._tokenizer(list(prompts)).to(self.scale.device)
+        return self._encoded(self.tokens(prompts))
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Return the token ids (P, L) of P prompts."""
+        return self._tokenizer(list(prompts)).to(self.scale.device)
+
+    @torch.no_grad()
+    def rows(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the token ids (P, L) of P prompts and their embeddings (P, L, W), before positions are added.
+
+        Raises:
+            IncompatibleError: If the text tower has no table of token embeddings.
+        """
+        tokens = self.tokens(prompts)
+        return tokens, token_embedding(self._model)(tokens)
+
+    def encode_rows(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Return the raw text features (P, D) of embedding rows, by the tower's own code.
+
+        Args:
+            rows: (P, L, W), in place of the embeddings of the tokens; gradients flow to them, ``vmap`` maps over
+                them.
+            tokens: (P, L) ids, which say where a prompt ends.
+        """
+        with embedded_as(token_embedding(self._model), rows):
+            return self._encoded(tokens)
+
+    def context(self, init: str = "a photo of a") -> Context:
+        """Return the class prompts with a replaceable context, made once for each initial wording.
+
+        Args:
+            init: The words in front of the class name, with which the context starts.
+        """
+        if init not in self._contexts:
+            self._contexts[init] = Context(self, init)
+        return self._contexts[init]
+
+    def _encoded(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self._model.encode_text(tokens)  # type: ignore[operator]
         return encoded.to(self.scale.dtype)
 

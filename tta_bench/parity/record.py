@@ -32,7 +32,9 @@ def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
         by_card.setdefault(golden if golden in named else _word(golden), []).append(result)
     found: dict[str, Status] = {}
     for name, golden in cards.items():
-        own = [*by_card.get(golden, []), *(by_card.get(_word(golden), []) if _word(golden) != golden else [])]
+        own = list(by_card.get(golden, []))
+        if _word(golden) not in named:
+            own += by_card.get(_word(golden), [])
         if golden and own:
             found[name] = _status(name, own)
     return found

@@ -127,7 +127,7 @@ def sources_for(method: Method, *, dtype: torch.dtype = torch.float32, seed: int
     chosen: tuple[Norm, ...] = NORMS
     if "batchnorm" in needs:
         chosen = ("batch",)
-    elif "patch_features" in needs:
+    elif needs & {"patch_features", "class_token"}:
         chosen = ("layer",)
     return [tiny_source(norm, dtype=dtype, seed=seed) for norm in chosen]
 
@@ -152,6 +152,11 @@ class TinyClipNetwork(Network):
         """Return features (N, D) and tokens (N, L, D) of normalised images."""
         tokens: Tensor = self.visual.forward_features(x)  # type: ignore[operator]
         return tokens[:, 0], tokens
+
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return features (N, D) and those of the patches (N, P, D)."""
+        features, tokens = self.encode(x)
+        return None if tokens is None else (features, tokens[:, 1:])
 
     def head(self, features: Tensor) -> Tensor:
         """Return the scaled cosines (N, K) of features (N, D) and prototypes."""
