@@ -15,7 +15,7 @@ from tta_bench.losses import chosen_views, least
 from tta_bench.method import Inputs, Need, ScoringMethod, SourceModel, State, Task, ViewPolicy
 
 from ._ranges import one_of, within
-from ._text import text_side
+from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features"})
 """What a method of this kind must be given."""
@@ -50,12 +50,12 @@ class Matching(ScoringMethod):
         return {"text": self.texts(source)}
 
     def texts(self, source: SourceModel) -> Tensor:
-        """Return the unit class texts (K, D).
+        """Return the unit class texts (K, D) of the cell's prompts.
 
         Raises:
             IncompatibleError: If the source model has no text side.
         """
-        return text_side(self, source).prototypes()
+        return text_side(source).prototypes()
 
     def rows(self, inputs: Inputs) -> Tensor:
         """Return the unit features (N, V, D) of the views that the method uses."""

@@ -14,7 +14,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
-from ._text import text_side
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen, rows
 
 
@@ -45,7 +45,6 @@ class RTpt(PromptTuning):
         year=2025,
         category="episodic",
         updates="parameters",
-        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -88,5 +87,5 @@ class RTpt(PromptTuning):
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the weighted sum (N, K) of the logits of the views under the tuned context."""
-        logits = text_side(self, source).logits(rows(inputs), self.texts(source, state["params"]))
+        logits = text_side(source).logits(rows(inputs), self.texts(source, state["params"]))
         return (self.weights(rows(inputs)).unsqueeze(-1) * logits).sum(-2)

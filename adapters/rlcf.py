@@ -16,6 +16,7 @@ from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, V
 from tta_bench.optim import Tensors
 from tta_bench.prompts import PHOTO, sentences
 
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen
 
 
@@ -48,7 +49,6 @@ class Rlcf(PromptTuning):
         year=2024,
         category="episodic",
         updates="parameters",
-        prompts="single",
         needs=NEEDS | {"reward"},
         views=ViewPolicy(64, "crop"),
         reset="image",
@@ -73,10 +73,6 @@ class Rlcf(PromptTuning):
                 f"samples must be 1 or more and amplify above 0, got {self.samples} and {self.amplify}"
             )
 
-    def sentences(self, source: SourceModel) -> tuple[str, ...]:
-        """Return those of the context, and those of the reward model."""
-        return (*super().sentences(source), *sentences(PHOTO, source.class_names))
-
     def gather(
         self, source: SourceModel, state: State, inputs: Inputs, seen: Seen, before: Seen | None
     ) -> Tensors:
@@ -88,6 +84,10 @@ class Rlcf(PromptTuning):
         if count > 1:
             rewards = rewards - rewards.mean(-1, keepdim=True)
         return {"cosines": cosines, "classes": classes, "rewards": rewards}
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts that the context starts as, and those of the reward model."""
+        return (*super().sentences(source), *sentences(PHOTO, source.class_names))
 
     def loss(self, seen: Seen) -> Tensor:
         """Return the policy-gradient loss in the mean over images."""
@@ -104,5 +104,5 @@ class Rlcf(PromptTuning):
             size = reward.image_shape[1:]
             flat = F.interpolate(flat, size, mode="bicubic", align_corners=True).clamp(0, 1)
         features = F.normalize(reward.encode(flat), dim=-1)
-        assert reward.text is not None
-        return torch.unflatten(features @ reward.text.prototypes(PHOTO).T, 0, seen.chosen.shape)
+        text = text_side(reward).prototypes(PHOTO)
+        return torch.unflatten(features @ text.T, 0, seen.chosen.shape)

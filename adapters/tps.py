@@ -14,7 +14,7 @@ from tta_bench.losses import most_confident
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._text import text_side
+from ._texts import text_side
 from ._view_tuning import NEEDS, Seen, ViewTuning
 
 
@@ -72,4 +72,4 @@ class Tps(ViewTuning):
         return most_confident(logits, self.selection) if self.reselect else super().choose(logits, before)
 
     def _base(self, source: SourceModel) -> Tensor:
-        return text_side(self, source).prototypes()
+        return text_side(source).prototypes()

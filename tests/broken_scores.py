@@ -281,6 +281,28 @@ class DrawsOnce(Single):
 
 
 @dataclass(frozen=True)
+class Leaking(ScoringMethod):
+    """Declare a hyper-parameter as scoring that enters the state."""
+
+    weight: float = 0.5
+
+    card = Card(paper="none", predicts="before")
+    scoring = frozenset({"weight"})
+    breaks = {"scoring_is_apart"}
+    says = "with another weight, which is declared as scoring"
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        return {"mean": torch.zeros(source.num_classes, dtype=source.dtype)}
+
+    def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
+        logits = source.logits(inputs.images)
+        return {"mean": state["mean"] + self.weight * logits.mean(0)}, {"logits": logits}
+
+    def score(self, source: SourceModel, evidence: Any) -> Tensor:
+        return evidence["logits"]
+
+
+@dataclass(frozen=True)
 class OwnSentences(Single):
     """Encode a sentence of its own and name it."""
 
@@ -304,25 +326,3 @@ class SecretSentence(OwnSentences):
 
     def sentences(self, source: SourceModel) -> tuple[str, ...]:
         return ()
-
-
-@dataclass(frozen=True)
-class Leaking(ScoringMethod):
-    """Declare a hyper-parameter as scoring that enters the state."""
-
-    weight: float = 0.5
-
-    card = Card(paper="none", predicts="before")
-    scoring = frozenset({"weight"})
-    breaks = {"scoring_is_apart"}
-    says = "with another weight, which is declared as scoring"
-
-    def init(self, source: SourceModel, task: Task) -> State:
-        return {"mean": torch.zeros(source.num_classes, dtype=source.dtype)}
-
-    def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
-        logits = source.logits(inputs.images)
-        return {"mean": state["mean"] + self.weight * logits.mean(0)}, {"logits": logits}
-
-    def score(self, source: SourceModel, evidence: Any) -> Tensor:
-        return evidence["logits"]

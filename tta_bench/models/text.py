@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench.models.context import Context, embedded_as, token_embedding
+from tta_bench.models.deep_prompts import replaced_tokens, text_blocks
+from tta_bench.models.text_tensors import encoded_with, text_norms
 from tta_bench.prompts import sentences
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -66,15 +68,20 @@ class TextSide:
         tokens = self.tokens(prompts)
         return tokens, token_embedding(self._model)(tokens)
 
-    def encode_rows(self, rows: Tensor, tokens: Tensor) -> Tensor:
+    def encode_rows(
+        self, rows: Tensor, tokens: Tensor, *, deep: Sequence[Tensor] = (), start: int = 1
+    ) -> Tensor:
         """Return the raw text features (P, D) of embedding rows, by the tower's own code.
 
         Args:
             rows: (P, L, W), in place of the embeddings of the tokens; gradients flow to them, ``vmap`` maps over
                 them.
             tokens: (P, L) ids, which say where a prompt ends.
+            deep: (n, W) rows that replace some at the inputs of the second block, the third and so on.
+            start: Position of the first of these.
         """
-        with embedded_as(token_embedding(self._model), rows):
+        blocks = text_blocks(self._model) if deep else []
+        with embedded_as(token_embedding(self._model), rows), replaced_tokens(blocks, deep, start):
             return self._encoded(tokens)
 
     def context(self, init: str = "a photo of a") -> Context:
@@ -86,6 +93,22 @@ class TextSide:
         if init not in self._contexts:
             self._contexts[init] = Context(self, init)
         return self._contexts[init]
+
+    def normalisation(self) -> dict[str, Tensor]:
+        """Return the affine tensors of the text tower's norm layers by name."""
+        return text_norms(self._model)
+
+    def prototypes_with(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the class prototypes (K, D) of the model's templates, encoded anew with other tensors.
+
+        Args:
+            tensors: Stand in for the text tower's own by name; gradients flow to them, and the result is not kept.
+        """
+        unit = [
+            F.normalize(encoded_with(self._model, self.tokens(prompts), tensors).to(self.scale.dtype), dim=-1)
+            for prompts in ([t.format(name) for name in self.class_names] for t in self.templates)
+        ]
+        return unit[0] if len(unit) == 1 else F.normalize(torch.stack(unit).mean(0), dim=-1)
 
     def _encoded(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self._model.encode_text(tokens)  # type: ignore[operator]
