@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tta-bench list``: what is installed, without importing any of it."""
+"""``tta-bench list``: list what is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of names to list."""
 
     methods = "methods"
     datasets = "datasets"
@@ -25,7 +25,7 @@ NEXT = {
     Kind.suites: "tta-bench run --suite",
     Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
-"""The command that follows on a list."""
+"""The command to run next, by kind."""
 
 
 def list_names(
@@ -36,7 +36,7 @@ def list_names(
     no_gradients: Annotated[
         bool,
         typer.Option(
-            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+            "--no-gradients", help="Only methods that need no gradients, e.g. for quantised models."
         ),
     ] = False,
 ) -> None:
@@ -47,7 +47,7 @@ def list_names(
     if no_gradients and kind is not Kind.methods:
         from tta_bench.errors import BadInputError
 
-        raise BadInputError(f"--no-gradients is about methods, got {kind.value}; leave it out")
+        raise BadInputError(f"--no-gradients applies to methods only, got {kind.value}; leave it out")
     own = {Kind.suites: _suites, Kind.prompts: _prompts}
     rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
     if no_gradients:
@@ -88,7 +88,7 @@ def _registered(kind: Kind) -> list[tuple[str, str, str]]:
 
 
 def _needs_gradients(method: str) -> bool:
-    """Return what the card of a method says, for which the method is imported."""
+    """Return whether the card of a method asks for gradients; imports the method."""
     from tta_bench import registry
 
     return "gradients" in registry.load("methods", method).card.needs
