@@ -66,6 +66,7 @@ class PromptAlign(ViewTuning):
         year=2023,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=frozenset({"text", "gradients", "class_token"}),
         views=ViewPolicy(64, "crop"),
         reset="image",

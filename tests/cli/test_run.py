@@ -129,7 +129,7 @@ def test_methods_of_forward_passes_alone_can_be_listed(tta_bench):
     assert not names & {"tent", "unmix-tns-tent", "actmad", "apm"}
     refused = tta_bench("list", "datasets", "--no-gradients")
     assert refused.code == 2
-    assert "are about methods, got datasets" in refused.err
+    assert "apply to methods only, got datasets" in refused.err
 
 
 def test_methods_are_found_by_category_and_need(tta_bench):

@@ -9,7 +9,7 @@ import typer
 
 
 def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -> None:
-    """Show what a method does, what it needs and promises, its hyper-parameters and presets."""
+    """Show the card of a method, its hyper-parameters and its presets."""
     import dataclasses
 
     from rich.table import Table

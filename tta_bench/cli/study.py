@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tta-bench study``: curves of a method that fits a student to its teacher."""
+"""``tta-bench study``: trace how a method fits a student to its teacher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def study(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", help="Images per shift (the first N).", min=2)] = 100,
     updates: Annotated[
-        list[int] | None, typer.Option("--updates", help="Number of updates to look at; repeat for several.")
+        list[int] | None,
+        typer.Option("--updates", help="Number of updates to evaluate at; repeat for several."),
     ] = None,
     lr: Annotated[list[float] | None, typer.Option("--lr", help="Learning rate; repeat for several.")] = None,
     width: Annotated[
@@ -35,9 +36,9 @@ def study(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Further hyper-parameter; repeat for several.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random draws.", min=0)] = 0,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained/--no-pretrained", help="Without: a random source model.")
+        bool, typer.Option("--pretrained/--no-pretrained", help="Without: random weights.")
     ] = True,
     output: Annotated[Path, typer.Option("--output", help="Folder of the CSV file and the plot.")] = Path(
         "study"
@@ -46,7 +47,7 @@ def study(
         bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")
     ] = True,
 ) -> None:
-    """Follow accuracy, agreement with the teacher, loss and image dependence over updates, rate and size."""
+    """Measure accuracy, agreement with the teacher, loss and image dependence over updates, learning rate and width."""
     from tta_bench.cli.progress import say
     from tta_bench.reports.text import percent, report_console, signs
     from tta_bench.spec import settings_for
