@@ -145,6 +145,8 @@ def prepare(
     console = _console()
     _say(console, f"{dataset.name}: {dataset.title}")
     _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
+    for note in files.notes:
+        _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
     if downloads:
         _say(console, f"{len(downloads)} files to fetch into {target} ({total_size(downloads)})")
