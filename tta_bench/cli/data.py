@@ -147,6 +147,8 @@ def prepare(
     console = _console()
     _say(console, f"{dataset.name}: {dataset.title}")
     _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
+    for note in files.notes:
+        _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
     if downloads:
         _say(console, f"{len(downloads)} files to download into {target} ({total_size(downloads)})")

@@ -12,12 +12,14 @@ from torch import Tensor
 from tta_bench.data.dataset import Shift
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.reading import Reading
-from tta_bench.data.layouts.subsets import named_subset
+from tta_bench.data.layouts.subsets import named_subset, origin_of
 from tta_bench.spec import digest
 
 
 class ArrayImages:
     """The images of one shift in an array (n, H, W, 3) uint8, possibly mapped from a file.
+
+    The first N of them are the first rows of the file, as RobustBench takes them; `arrangement` says so.
 
     Args:
         images: The array.
@@ -27,13 +29,15 @@ class ArrayImages:
         reading: How they are read.
     """
 
+    arrangement = "rows of the file"
+
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, content: str, shift: Shift, reading: Reading
     ) -> None:
-        self._images, self._subsets = images, reading.subsets
+        self._images, self._shift, self._reading = images, shift, reading
         self.ids: Sequence[str] = [f"{position:05d}" for position in range(len(images))]
         self.labels: np.ndarray = np.array(labels, dtype=np.int64)
-        self.origin = reading.origin
+        self.origin = origin_of(len(images), reading)
         self.data_hash = digest([content, shift.corruption, shift.severity], 16)
 
     def __len__(self) -> int:
@@ -46,5 +50,9 @@ class ArrayImages:
         return preprocess.batch(torch.from_numpy(chosen))
 
     def subset(self, name: str) -> np.ndarray | None:
-        """Return the positions of a subset that the dataset names, None if the name is not its own."""
-        return named_subset(name, self.ids, self._subsets)
+        """Return the positions of a subset that the dataset names, None if the name is not its own.
+
+        Raises:
+            BadInputError: If images are missing and the run does not allow it.
+        """
+        return named_subset(name, self.ids, self._shift, self._reading)

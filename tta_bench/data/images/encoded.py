@@ -19,13 +19,15 @@ from tta_bench.data.images.files import Pictures, decode
 from tta_bench.data.images.prefetch import made_ahead
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.reading import FILE_WORKERS, Generated, Reading
-from tta_bench.data.layouts.subsets import named_subset
+from tta_bench.data.layouts.subsets import named_subset, origin_of
 from tta_bench.errors import BadInputError
 from tta_bench.spec import digest
 
 
 class PictureImages:
     """The pictures of one shift.
+
+    The first N of them are spread over the classes, one of each class in every round; `arrangement` says so.
 
     Args:
         pictures: Where they are.
@@ -34,6 +36,8 @@ class PictureImages:
         shift: Which distribution this is.
         reading: How they are read.
     """
+
+    arrangement = "rounds over the classes"
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class PictureImages:
     ) -> None:
         self.pictures, self.ids, self.shift, self.reading = pictures, ids, shift, reading
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
-        self.origin = reading.origin
+        self.origin = origin_of(len(ids), reading)
         self.bad_images: list[str] = []
 
     def __len__(self) -> int:
@@ -88,8 +92,12 @@ class PictureImages:
         yield from made_ahead(_Load(self, preprocess), chunks, self.workers)
 
     def subset(self, name: str) -> np.ndarray | None:
-        """Return the positions of a subset that the dataset names, None if the name is not its own."""
-        return named_subset(name, self.ids, self.reading.subsets)
+        """Return the positions of a subset that the dataset names, None if the name is not its own.
+
+        Raises:
+            BadInputError: If images are missing and the run does not allow it.
+        """
+        return named_subset(name, self.ids, self.shift, self.reading)
 
     def usable(self, positions: np.ndarray) -> np.ndarray:
         """Return the positions whose pictures can be decoded, where the run leaves out those that cannot.

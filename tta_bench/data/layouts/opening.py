@@ -17,6 +17,7 @@ from tta_bench.data.layouts.reading import (
     checked_options,
     corruption_options,
     generated_origin,
+    photographs,
 )
 from tta_bench.errors import BadInputError
 
@@ -37,11 +38,13 @@ def open_files(files: Files, opening: Opening) -> ImageSource:
         return files.clean.layout.open(clean, shift, _generating(files, opening, options))
     if root is None:
         raise missing(files, shift)
-    return files.layout.open(root, shift, _reading(files, options, origin=_origin(root)))
+    return files.layout.open(root, shift, _reading(files, shift, options, origin=_origin(root)))
 
 
-def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
+def _reading(files: Files, shift: Shift, options: dict[str, Any], **more: Any) -> Reading:
     return Reading(
+        expected=files.count(shift),
+        allow_incomplete=bool(options.get("allow_incomplete")),
         border=files.border,
         cropped=files.cropped,
         workers=options.get("workers"),
@@ -52,7 +55,7 @@ def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
 
 
 def _origin(root: Path) -> str:
-    """Return how the pictures of a folder were made, as their manifest says it if there is one."""
+    """Return how the images of a folder were made, as their manifest says it if there is one."""
     path = root / MANIFEST
     if not path.is_file():
         return AS_DISTRIBUTED
@@ -67,9 +70,10 @@ def _generating(files: Files, opening: Opening, options: dict[str, Any]) -> Read
     """Return the reading that corrupts clean images while they are loaded."""
     assert files.clean is not None
     shift = opening.shift
-    chosen = corruption_options(options)
+    chosen = corruption_options(options, files.defaults)
     generated = Generated(shift.corruption, shift.severity, opening.seed, files.first, chosen)
-    return _reading(files, options, generated=generated, origin=generated_origin(files.clean.name, chosen))
+    origin = generated_origin(files.clean.name, photographs(chosen))
+    return _reading(files, opening.shift, options, generated=generated, origin=origin)
 
 
 def find(files: Files, shift: Shift) -> Path | None:
