@@ -14,7 +14,7 @@ from tta_bench.losses import entropy, marginal_entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task, ViewPolicy
 from tta_bench.optim import Tensors, gradient
 
-from ._prompts import scores
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, one_by_one, rows
 
 
@@ -129,7 +129,7 @@ class DynaPrompt(PromptTuning):
         """Return the logits (S, V, K) of views (1, V, D) under S chosen prompts."""
         base = self.prompts(source).ctx
         texts = [self.texts(source, {"ctx": base + params["offsets"][p]}) for p in chosen.tolist()]
-        return torch.cat([scores(source, features, text) for text in texts])
+        return torch.cat([text_side(source).logits(features, text) for text in texts])
 
     def _renewed(self, state: State) -> State:
         """Return the state with the prompt at the front of the queue set to 0 if every one has been used."""

@@ -15,7 +15,7 @@ from tta_bench.losses import entropy, most_confident
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task, ViewPolicy
 from tta_bench.optim import Optimizer, Tensors
 
-from ._prompts import scores
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen, Tuned, one_by_one
 
 
@@ -112,7 +112,7 @@ class HisTpt(PromptTuning):
         with torch.no_grad():
             text = self.texts(source, tuned.state["params"])
             banks = self._stored(state, text, tuned.extra["entropy"])
-            return Remembered({**tuned.state, **banks}, scores(source, one.features, text), tuned)
+            return Remembered({**tuned.state, **banks}, text_side(source).logits(one.features, text), tuned)
 
     def choose(self, logits: Tensor, before: Seen | None) -> Tensor:
         """Return the confident views (1, k), anew in each step."""
@@ -125,7 +125,7 @@ class HisTpt(PromptTuning):
         assert inputs.features is not None
         banks = (state["global"], state["local"].mean(0), state["hard"].mean(0))
         texts = [torch.where(state["filled"], F.normalize(bank, dim=-1), seen.text) for bank in banks]
-        logits = torch.cat([scores(source, inputs.features, text) for text in texts])
+        logits = torch.cat([text_side(source).logits(inputs.features, text) for text in texts])
         weights = (-entropy(logits)).softmax(0)
         certainty = entropy(seen.confident).mean() if before is None else before.extra["entropy"]
         return {"pseudo": weights @ logits.softmax(-1), "weights": weights, "entropy": certainty}

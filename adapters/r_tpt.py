@@ -14,7 +14,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
-from ._prompts import scores
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen, rows
 
 
@@ -87,5 +87,5 @@ class RTpt(PromptTuning):
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the weighted sum (N, K) of the logits of the views under the tuned context."""
-        logits = scores(source, rows(inputs), self.texts(source, state["params"]))
+        logits = text_side(source).logits(rows(inputs), self.texts(source, state["params"]))
         return (self.weights(rows(inputs)).unsqueeze(-1) * logits).sum(-2)

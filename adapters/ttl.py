@@ -116,7 +116,9 @@ class Ttl(ViewTuning):
             changed[name] = source.params[name] + torch.cat([q, torch.zeros_like(q), v])
         return changed
 
-    def look(self, source: SourceModel, params: Tensors, inputs: Inputs) -> Seen:
+    def look(
+        self, source: SourceModel, state: State, params: Tensors, inputs: Inputs, before: Seen | None
+    ) -> Seen:
         """Return the logits of the views under the updates; the class features stand."""
         assert inputs.views is not None
         flat = source.logits(inputs.views.flatten(0, 1), self.updated(source, params))

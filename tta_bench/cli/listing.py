@@ -16,12 +16,14 @@ class Kind(StrEnum):
     datasets = "datasets"
     models = "models"
     suites = "suites"
+    prompts = "prompts"
 
 
 NEXT = {
     Kind.methods: "tta-bench describe",
     Kind.datasets: "tta-bench run --method source --dataset",
     Kind.suites: "tta-bench run --suite",
+    Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
 """The command that follows on a list."""
 
@@ -38,7 +40,7 @@ def list_names(
         ),
     ] = False,
 ) -> None:
-    """List the installed methods, datasets, model families or suites with one line each."""
+    """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
@@ -46,7 +48,8 @@ def list_names(
         from tta_bench.errors import BadInputError
 
         raise BadInputError(f"--no-gradients is about methods, got {kind.value}; leave it out")
-    rows: list[tuple[str, ...]] = [*(_suites() if kind is Kind.suites else _registered(kind))]
+    own = {Kind.suites: _suites, Kind.prompts: _prompts}
+    rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
     if no_gradients:
         rows = [row for row in rows if not _needs_gradients(row[0])]
     parity = ("parity",) if kind is Kind.methods else ()
@@ -97,6 +100,18 @@ def _suites() -> list[tuple[str, str, str]]:
 
     suites = [load_suite(name) for name in suite_names()]
     return [(suite.name, f"{suite.title}; version {suite.version}", "tta-bench") for suite in suites]
+
+
+def _prompts() -> list[tuple[str, str, str]]:
+    """Return name, first template with the number of all and their source, and package of the prompt sets."""
+    from tta_bench.prompts import named, prompt_names
+
+    sets = [named(name) for name in prompt_names()]
+    counts = [f"{len(one.templates)} templates" if len(one.templates) > 1 else "1 template" for one in sets]
+    return [
+        (one.name, f"{count}, {one.templates[0]!r}; {one.source}", "tta-bench")
+        for one, count in zip(sets, counts, strict=True)
+    ]
 
 
 def _summary(kind: Kind, name: str) -> str:

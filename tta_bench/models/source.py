@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.models.deep_prompts import Prompted, kept_inputs, replaced_tokens
 from tta_bench.models.layers import (
     NORMS,
     Kind,
@@ -255,6 +255,27 @@ class SourceModel:
             logits, features, _ = self._call(self.normalise(x), tensors, "full")
         return Observed(logits, features, {name: y.to(self.dtype) for name, y in seen.items()}, stats)
 
+    def prompted(self, x: Tensor, prompts: Sequence[Tensor]) -> Prompted:
+        """Run a vision transformer on images with prompt tokens of their own in its first blocks.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            prompts: (n, D') tokens right behind the class token, then those that replace them at the inputs of the
+                second block, the third and so on.
+
+        Raises:
+            IncompatibleError: If the network has no class token, or fewer blocks than prompts.
+        """
+        inner, parts = self._network.inner(), self.transformer
+        blocks = [inner.get_submodule(name) for name in parts.blocks] if parts else []
+        with (
+            prompting(inner, parts, prompts[0], self.name),
+            replaced_tokens(blocks, prompts[1:], start=1),
+            kept_inputs(blocks) as seen,
+        ):
+            logits, features, _ = self._call(self.normalise(x), None, "full")
+        return Prompted(logits, features, tuple(tokens.to(self.dtype) for tokens in seen))
+
     def encode(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
     ) -> Tensor:
@@ -351,13 +372,3 @@ def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
     Its cache of rounded weights is off: they may be those of another image under ``vmap``.
     """
     return torch.autocast(device.type, lower, cache_enabled=False)
-
-
-def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D).
-
-    They are computed in the prototypes' type under autocast too: large cosines rounded to bfloat16 tie.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        logits = scale * F.normalize(features.to(prototypes.dtype), dim=-1) @ prototypes.T
-    return logits if bias is None else logits + bias

@@ -9,10 +9,10 @@ from typing import Any
 from tta_bench.data.catalogue.common import COMMON, CORRUPTION_PAPER, EXTRA
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.grey import GreyArrays
 from tta_bench.data.layouts.idx import IdxPair
+from tta_bench.prompts import PHOTO
 
 DIGITS = tuple(str(digit) for digit in range(10))
 CLOTHES = (

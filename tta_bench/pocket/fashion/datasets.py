@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from tta_bench.data.catalogue.common import COMMON, CORRUPTION_PAPER, EXTRA
 from tta_bench.data.catalogue.families import reading_of
 from tta_bench.data.catalogue.mnist import CLOTHES, FASHION_HOME, XIAO
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.dataset import Dataset, Opening, Shift
 from tta_bench.data.layouts.idx import IdxPair
 
@@ -48,7 +47,6 @@ def _declare(name: str, title: str, citation: str, corruptions: tuple[str, ...] 
         open=open_fashion,
         corruptions=corruptions,
         default_corruptions=COMMON if corruptions else (),
-        templates=PHOTO,
         default_batch=50,
         source_split=open_fashion_training,
         classifier="pocket-fashion-bn",
