@@ -76,6 +76,11 @@ class Files:
     notes: tuple[str, ...] = ()
 
     @property
+    def generates(self) -> bool:
+        """Whether nothing was published but the clean images, which corruptions are always generated from."""
+        return self.clean is not None and self.layout is self.clean.layout
+
+    @property
     def public(self) -> str:
         """Name of the dataset on the command line; training images come with the others."""
         return self.name.removesuffix("-train")

@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tta_bench.data.corruptions import Options, corrupt
-from tta_bench.data.corruptions.frost import option_facts
 from tta_bench.data.dataset import Shift
 from tta_bench.data.images.bad import unreadable
 from tta_bench.data.images.files import Pictures, decode
+from tta_bench.data.images.generated import corrupted, generation_facts
 from tta_bench.data.images.prefetch import made_ahead
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.reading import FILE_WORKERS, Generated, Reading
@@ -60,7 +59,9 @@ class PictureImages:
     def data_hash(self) -> str:
         """Changes whenever any pixel or label may have changed; all files are read for it once."""
         files = digest([list(self.ids), self.labels.tolist(), self.pictures.contents()], 16)
-        return digest([files, self.reading.border, self.reading.cropped, _facts(self.reading)], 16)
+        return digest(
+            [files, self.reading.border, self.reading.cropped, generation_facts(self.reading.generated)], 16
+        )
 
     @property
     def workers(self) -> int:
@@ -121,14 +122,7 @@ class PictureImages:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
     def _corrupted(self, images: Tensor, generated: Generated, positions: Sequence[int]) -> Tensor:
-        return corrupt(
-            images,
-            generated.name,
-            generated.severity,
-            generated.seed,
-            ids=[self.ids[position] for position in positions],
-            options=Options(**dict(generated.options)),
-        )
+        return corrupted(images, [self.ids[position] for position in positions], generated)
 
 
 class _Load:
@@ -139,9 +133,3 @@ class _Load:
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
         return self.images.load(positions, self.preprocess)
-
-
-def _facts(reading: Reading) -> list[object] | None:
-    """Return what the corruption of the pixels depends on, None where there is none."""
-    one = reading.generated
-    return None if one is None else [one.name, one.severity, one.seed, one.first, option_facts(one.options)]

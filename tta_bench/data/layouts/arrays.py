@@ -116,7 +116,7 @@ class SeverityBlocks(ArrayLayout):
     def read(self, root: Path, shift: Shift) -> Arrays:
         """Return the block of the severity; only its pages are read from disk."""
         path = root / self.expects(shift)
-        images, labels = _load(path), _labels(root / "labels.npy")
+        images, labels = load_array(path), load_labels(root / "labels.npy")
         size, rest = divmod(len(images), SEVERITIES)
         if rest or len(images) >= self.rows != size:
             raise BadInputError(
@@ -130,7 +130,7 @@ class SeverityBlocks(ArrayLayout):
             )
         rows = slice((shift.severity - 1) * size, shift.severity * size)
         chosen = labels[rows] if len(labels) == len(images) else labels
-        return Arrays(images[rows], chosen, _digest(images[rows], chosen))
+        return Arrays(images[rows], chosen, array_digest(images[rows], chosen))
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ class ArrayPair(ArrayLayout):
         base = self._base(root, shift)
         assert base is not None
         name = self.expects(shift)
-        images, labels = _load(base / name), _labels(base / name.replace("_data", "_labels"))
-        return Arrays(images, labels, _digest(images, labels))
+        images, labels = load_array(base / name), load_labels(base / name.replace("_data", "_labels"))
+        return Arrays(images, labels, array_digest(images, labels))
 
     def _base(self, root: Path, shift: Shift) -> Path | None:
         name = self.expects(shift)
@@ -209,7 +209,12 @@ class CifarPickles(ArrayLayout):
         return Arrays(images, _whole(labels, root / self.files[0]), digest)
 
 
-def _load(path: Path) -> np.ndarray:
+def load_array(path: Path) -> np.ndarray:
+    """Return the array of a NumPy file, mapped and not read.
+
+    Raises:
+        BadInputError: If it is damaged, or holds no rows.
+    """
     import numpy as np
 
     try:
@@ -223,8 +228,13 @@ def _load(path: Path) -> np.ndarray:
     return found
 
 
-def _labels(path: Path) -> np.ndarray:
-    return _whole(_load(path), path)
+def load_labels(path: Path) -> np.ndarray:
+    """Return the labels (n,) of a NumPy file.
+
+    Raises:
+        BadInputError: If they are no whole numbers.
+    """
+    return _whole(load_array(path), path)
 
 
 def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
@@ -240,7 +250,7 @@ def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
     return labels
 
 
-def _digest(images: np.ndarray, labels: np.ndarray) -> str:
+def array_digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Return a hash of every byte of images and labels; a block of CIFAR-C takes about 0.1 s."""
     import hashlib
 

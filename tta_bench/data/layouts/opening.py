@@ -33,7 +33,7 @@ def open_files(files: Files, opening: Opening) -> ImageSource:
     """
     options = checked_options(opening.options)
     shift = opening.shift
-    root = find(files, shift)
+    root = None if files.generates else find(files, shift)
     if root is None and files.clean is not None and (clean := find(files.clean, shift)) is not None:
         return files.clean.layout.open(clean, shift, _generating(files, opening, options))
     if root is None:
@@ -92,7 +92,7 @@ def missing(files: Files, shift: Shift) -> BadInputError:
         return BadInputError(
             f"{shift} needs {present[0] / files.layout.expects(shift)}, which is not there; {helps}"
         )
-    clean = files.clean
+    clean = None if files.generates else files.clean
     source = f", nor are those of {clean.name} at {', '.join(tried(clean.folders))}" if clean else ""
     return BadInputError(
         f"the files of {files.name} are not at {', '.join(tried(files.folders))}{source}; {helps}, or point "
