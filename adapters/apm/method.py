@@ -271,7 +271,7 @@ class Apm(Method):
             return student_forward(student, student.unpack(weights), self._patches(student, images))
 
     def islands(
-        self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | None = None
+        self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | bool = False
     ) -> Islands:
         """Fit students as `adapt` does and return what each of their locations holds.
 
@@ -279,7 +279,7 @@ class Apm(Method):
             source: The teacher; it needs neither texts nor a head.
             inputs: One batch, with features and draws.
             generator: Draws the head for colours.
-            colours: How that head is fitted; None leaves the colours out.
+            colours: How that head is fitted; True for the usual way, False leaves the colours out.
 
         Raises:
             BadInputError: If images are read before the last update, or Adam's state is carried over.
@@ -293,7 +293,8 @@ class Apm(Method):
         fitted = self.fit(source, {}, inputs, self.iterations - (self.read == "published"))
         student = self.student(source)
         seen = self._patches(student, inputs.images)
-        return islands(student, fitted.weights, seen, inputs.images, generator, colours)
+        how = colours if isinstance(colours, Colours) else Colours() if colours else None
+        return islands(student, fitted.weights, seen, inputs.images, generator, how)
 
     def scores(self, source: SourceModel, features: Tensor) -> Tensor:
         """Return the scores (N, K) of features (N, D) under the prompts that were asked for."""

@@ -124,7 +124,9 @@ def test_a_wrong_online_value_fails(tmp_path, file, name, change):
 def online2_copy(tmp_path, method):
     """Return a copy of the second online folder that has one golden method, with the inputs of the first beside it."""
     folder = tmp_path / "online2"
-    shutil.copytree(HERE / "online2", folder, ignore=lambda _, names: {n for n in names if n.endswith(".npz")})
+    shutil.copytree(
+        HERE / "online2", folder, ignore=lambda _, names: {n for n in names if n.endswith(".npz")}
+    )
     for name in ("weights", method):
         shutil.copy(HERE / "online2" / f"{name}.npz", folder)
     (tmp_path / "online").mkdir()

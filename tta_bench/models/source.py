@@ -132,6 +132,11 @@ class SourceModel:
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
 
     @property
+    def network(self) -> nn.Module:
+        """The network whose layers go by their module names: to look into, not to change."""
+        return self._network.inner()
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the model's input."""
         return (len(self.mean), *self.preprocess.size)
