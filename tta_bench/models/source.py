@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.errors import IncompatibleError
 from tta_bench.models.layers import (
     NORMS,
     Kind,
@@ -29,7 +30,8 @@ from tta_bench.models.layers import (
     own_tensors,
     remove_rules,
 )
-from tta_bench.models.observe import Observed, prompting, watching
+from tta_bench.models.maps import chosen_layers, map_layers
+from tta_bench.models.observe import Observed, prompting, skipping, watching
 from tta_bench.models.text import TextSide
 from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
@@ -257,6 +259,26 @@ class SourceModel:
         """Return the raw features (N, D) of images (N, C, H, W) in [0, 1]."""
         with self._ruled(norm or running()):
             return self._call(self.normalise(x), tensors, "encode")[1]
+
+    def encode_level(self, x: Tensor, level: int) -> Tensor:
+        """Return the raw features (N, D) that the class token of one block gives through the final norm and projection.
+
+        Args:
+            x: (N, C, H, W) in [0, 1].
+            level: Number of the block; negative ones count from the last, which gives what `encode` gives.
+
+        Raises:
+            IncompatibleError: If the network is not a vision transformer with a class token.
+            BadInputError: If it has no such block.
+        """
+        if self.transformer is None:
+            raise IncompatibleError(
+                f"a level needs a vision transformer with a class token, which {self.name!r} is not; leave level out"
+            )
+        blocks = map_layers(self.network)
+        (chosen,) = chosen_layers(blocks, [level], self.name)
+        with skipping(self.network, [block.name for block in blocks[chosen + 1 :]]):
+            return self.encode(x)
 
     def head(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the logits (N, K) of raw features (N, D)."""
