@@ -36,6 +36,12 @@ def islands(
     updates: Annotated[
         str, typer.Option("--updates", help="Updates after which the student is looked at, e.g. 0,5,19.")
     ] = "",
+    dense: Annotated[
+        int | None,
+        typer.Option(
+            "--dense", help="Layer whose map a student's locations are fitted to, a quarter held out."
+        ),
+    ] = None,
     settings: Annotated[Names, typer.Option("--set", help="Hyper-parameter of the method.")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained/--no-pretrained", help="Without: random weights.")
@@ -73,7 +79,6 @@ def islands(
     from tta_bench.reports.text import report_console
     from tta_bench.spec import settings_for
     from tta_bench.studies.apm_files import make_folder
-    from tta_bench.studies.islands.measure import sentence
     from tta_bench.studies.islands.pictures import Look
     from tta_bench.studies.islands.study import UPDATES, IslandsPlan, study_islands
 
@@ -86,7 +91,7 @@ def islands(
     plan = IslandsPlan(
         images=tuple(images or ()), dataset=dataset, limit=limit, models=tuple(model or ("pocket-clip",)),
         layers=None if layers == "all" else _numbers("--layers", layers),
-        method=method, updates=_numbers("--updates", updates) if updates else UPDATES,
+        method=method, dense=dense, updates=_numbers("--updates", updates) if updates else UPDATES,
         values=settings_for(method, settings or []), pretrained=pretrained, with_controls=with_controls,
         threshold=threshold, seed=seed, pictures=pictures,
         look=Look(embedding, basis, perplexity, seed),  # type: ignore[arg-type]  # checked above
@@ -95,9 +100,8 @@ def islands(
     make_folder(output)
     result = study_islands(plan)
     console.print(_table(result.curves))
-    for curve in result.curves:
-        if not curve.control:
-            say(console, sentence(curve))
+    for line in result.sentences():
+        say(console, line)
     if gif and any(len(curve.layers) < 2 for curve in result.curves):
         raise BadInputError("a GIF needs 2 layers or more, got 1; choose more with --layers, or --no-gif")
     written = result.save(output, plot=plot, gif=gif)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BadInputError
+from tta_bench.studies.islands.dense import DenseRow
 from tta_bench.studies.islands.measure import Curve, LayerRow
 
 DIGITS = 6
@@ -19,11 +20,11 @@ PANELS = (
 )
 
 
-def write_rows(rows: Sequence[LayerRow], path: Path) -> None:
-    """Write one row for each image, subject and layer."""
+def write_rows(rows: Sequence[LayerRow] | Sequence[DenseRow], path: Path) -> None:
+    """Write rows under their column names."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(LayerRow._fields)
+        writer.writerow(rows[0]._fields)
         for row in rows:
             writer.writerow([f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in row])
 

@@ -64,6 +64,7 @@ class Curve(NamedTuple):
         model: Name of the model.
         control: What is changed about it.
         layers: Numbers of the layers.
+        unit: What the numbers count: ``"layer"`` or ``"update"``.
         images: How many images.
         agreement: One interval for each layer.
         chance: Likewise.
@@ -74,6 +75,7 @@ class Curve(NamedTuple):
     model: str
     control: str
     layers: tuple[int, ...]
+    unit: str
     images: int
     agreement: tuple[Interval, ...]
     chance: tuple[Interval, ...]
@@ -146,16 +148,18 @@ def _curve(rows: Sequence[LayerRow], model: str, control: str) -> Curve:
     by_layer = [[row for row in own if row.layer == layer] for layer in layers]
 
     def intervals(value: Callable[[LayerRow], float]) -> tuple[Interval, ...]:
-        return tuple(_mean([value(row) for row in layer]) for layer in by_layer)
+        return tuple(mean_of([value(row) for row in layer]) for layer in by_layer)
 
     return Curve(
-        model, control, layers, len({row.image for row in own}),
+        model, control, layers, "update" if own[0].name.endswith(("update", "updates")) else "layer",
+        len({row.image for row in own}),
         intervals(lambda row: row.agreement), intervals(lambda row: row.chance),
         intervals(lambda row: row.island_size / row.chance_island_size), intervals(lambda row: row.dimension),
     )  # fmt: skip
 
 
-def _mean(values: Sequence[float]) -> Interval:
+def mean_of(values: Sequence[float]) -> Interval:
+    """Return the mean over images with its 95% interval, whose ends are NaN for one image."""
     column = np.asarray(values, dtype=np.float64)
     return mean_over_shifts(column, np.zeros(len(column), dtype=np.int64), np.arange(len(column)))
 
@@ -166,12 +170,13 @@ def sentence(curve: Curve) -> str:
     what = f"{curve.model}{f' ({curve.control})' if curve.control else ''}"
     low, high, chance = values[0], values[-1], curve.chance[-1].value
     if len(values) == 1:
-        return f"{what}: agreement is {low:.2f} at layer {curve.layers[0]} (chance {chance:.2f})"
+        return f"{what}: agreement is {low:.2f} at {curve.unit} {curve.layers[0]} (chance {chance:.2f})"
+    over = f"over {len(values)} {curve.unit}s" if curve.unit == "layer" else f"after {curve.layers[-1]} updates"
+    if f"{low:.2f}" == f"{high:.2f}":
+        return f"{what}: agreement is {high:.2f} at the first and the last {curve.unit} (chance {chance:.2f})"
     steps = np.diff(values)
-    grows = high > low
-    largest = int(np.argmax(steps) if grows else np.argmin(steps)) + 1
-    verb = "grows" if grows else "falls" if high < low else "stays"
+    largest = int(np.argmax(steps) if high > low else np.argmin(steps)) + 1
     return (
-        f"{what}: agreement {verb} from {low:.2f} to {high:.2f} over {len(values)} layers (chance {chance:.2f} at the "
-        f"last); largest step at layer {curve.layers[largest]}"
+        f"{what}: agreement {'grows' if high > low else 'falls'} from {low:.2f} to {high:.2f} {over} (chance "
+        f"{chance:.2f} at the last); largest step at {curve.unit} {curve.layers[largest]}"
     )

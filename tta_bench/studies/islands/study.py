@@ -17,8 +17,9 @@ from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method
+from tta_bench.studies.islands.dense import DenseLayers, DenseRow, dense_layers, dense_sentence
 from tta_bench.studies.islands.files import plot_curves, write_rows
-from tta_bench.studies.islands.measure import THRESHOLD, Curve, LayerRow, curves, measure
+from tta_bench.studies.islands.measure import THRESHOLD, Curve, LayerRow, curves, measure, sentence
 from tta_bench.studies.islands.pictures import (
     Look,
     layer_colours,
@@ -53,6 +54,7 @@ class IslandsPlan:
         layers: Numbers of the layers; None for all, negative ones from the last.
         method: A method that fits a student with locations, e.g. apm; empty for none.
         updates: Numbers of updates after which the student is looked at.
+        dense: Layer of each model that the locations of a student are fitted to; None for none.
         values: Hyper-parameters of the method.
         pretrained: False for random weights.
         with_controls: Whether random weights, white noise and shuffled patches stand beside each model.
@@ -69,6 +71,7 @@ class IslandsPlan:
     layers: tuple[int, ...] | None = None
     method: str = ""
     updates: tuple[int, ...] = UPDATES
+    dense: int | None = None
     values: dict[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     with_controls: bool = True
@@ -81,6 +84,10 @@ class IslandsPlan:
         """Refuse a plan without images or models."""
         if not self.images and not self.dataset:
             raise BadInputError("islands need images: name files, or a dataset with --dataset NAME")
+        if self.dense is not None and not self.method:
+            raise BadInputError(
+                "targets of locations need a method that fits them; name one with --method, e.g. apm"
+            )
         if not self.models:
             raise BadInputError("islands need a model, got none; name one, e.g. pocket-clip")
 
@@ -95,6 +102,7 @@ class IslandsResult:
         subjects: In the order of the curves.
         stills: The images that are drawn.
         look: How features become colours.
+        dense: Cosines of students that were fitted location by location.
     """
 
     rows: tuple[LayerRow, ...]
@@ -102,6 +110,14 @@ class IslandsResult:
     subjects: tuple[Subject, ...]
     stills: tuple[Still, ...]
     look: Look
+    dense: tuple[DenseRow, ...] = ()
+
+    def sentences(self) -> list[str]:
+        """Return one line for each model and student."""
+        found = [sentence(curve) for curve in self.curves if not curve.control]
+        for model in dict.fromkeys(row.model for row in self.dense):
+            found.append(dense_sentence([row for row in self.dense if row.model == model]))
+        return found
 
     def save(self, folder: Path, *, plot: bool = True, gif: bool = True, each: bool = True) -> list[Path]:
         """Write CSV, curves, and for every drawn image and subject a sheet, a GIF and one PNG a layer.
@@ -118,6 +134,9 @@ class IslandsResult:
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / "islands.csv"]
         write_rows(self.rows, written[0])
+        if self.dense:
+            written.append(folder / "locations.csv")
+            write_rows(self.dense, written[-1])
         if plot:
             written.append(folder / "islands.svg")
             plot_curves(self.curves, written[-1])
@@ -182,7 +201,11 @@ def study_islands(
         seed=plan.seed,
         advanced=lambda: advanced(next(done), len(stills)),
     )
-    return IslandsResult(tuple(rows), tuple(curves(rows)), tuple(subjects), tuple(stills[:drawn]), plan.look)
+    students = [subject for subject in subjects if isinstance(subject, DenseLayers)]
+    dense = [row for student in students for still in stills for row in student.rows(still)]
+    return IslandsResult(
+        tuple(rows), tuple(curves(rows)), tuple(subjects), tuple(stills[:drawn]), plan.look, tuple(dense)
+    )
 
 
 def _subjects(plan: IslandsPlan) -> Iterator[Subject]:
@@ -196,6 +219,9 @@ def _subjects(plan: IslandsPlan) -> Iterator[Subject]:
         if plan.method:
             method = create_method(plan.method, plan.values)
             yield student_layers(method, model, plan.updates, pretrained=plan.pretrained, seed=plan.seed)
+            if plan.dense is not None:
+                whole = network_layers(model, pretrained=plan.pretrained, seed=plan.seed)
+                yield dense_layers(method, whole, plan.dense, plan.updates, plan.seed)
 
 
 def _stills(plan: IslandsPlan) -> tuple[list[Still], int]:
