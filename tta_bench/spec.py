@@ -42,7 +42,7 @@ class RunSpec:
         presets: Presets of single methods, by method, where they differ from `preset`.
         pretrained: False gives random weights.
         chosen: How the hyper-parameters were chosen.
-        prompts: Named set of the dataset's prompt templates; empty: its default.
+        prompts: Prompt templates by name or text file; empty: those that each method declares.
         bad_image: What an unreadable image does.
         options: Options of the data's readers.
         suite: The named definition that the run follows: its ``name``, ``version`` and which options were

@@ -25,7 +25,6 @@ from tta_bench.method import (
 )
 from tta_bench.optim import Descent
 
-from .._prompts import NAMES, Prompts, prototypes, scores
 from ._adam import Adam, Moments
 from ._cost import adam_bytes, passes_by_formula
 from ._dims import SIZES, Dims, Student, seen, to_dims
@@ -41,7 +40,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "input": ("image", "none"),
     "pooling": ("attention", "mean"),
     "target": ("raw", "unit"),
-    "templates": NAMES,
     "engine": ("auto", "reference", "fast", "active"),
     "products": ("full", "tf32", "bfloat16"),
     "reference_quirk": ("none", "carry_adam", *LEFTOVER),
@@ -85,8 +83,6 @@ class Apm(Method):
         pooling: ``"attention"`` by a learned query as in the published code, or the ``"mean"`` of the
             paper's figure.
         target: The teacher's feature as it is (``"raw"``) or scaled to length 1 (``"unit"``).
-        templates: Prompts that student and teacher are compared with: the ``"dataset"``'s, the ``"single"``
-            ``a photo of a {}.``, or the ``"seven"`` or the ``"ensemble"`` of CLIP's 80 for ImageNet.
         stop_loss: Read an image at the first pass whose loss is at most this; 0 never stops early.
         stride: Every how many-th row and column of the location grid is used; more than 1 is quicker and
             changes the prediction.
@@ -111,7 +107,6 @@ class Apm(Method):
     pooling: Literal["attention", "mean"] = "attention"
     target: Literal["raw", "unit"] = "raw"
     level: int | None = None
-    templates: Prompts = "dataset"
     stop_loss: float = 0.0
     stride: int = 1
     engine: Engine = "auto"
@@ -191,9 +186,8 @@ class Apm(Method):
         """Return an empty state; Adam's moments only where a quirk carries them over.
 
         Raises:
-            IncompatibleError: If the source model has no texts and prompts are asked for, or a target of length 1.
+            IncompatibleError: If a target of length 1 is asked for and the source model has no text side.
         """
-        prototypes(source, self.templates)
         if self.target == "unit" and source.text is None:
             raise IncompatibleError(
                 "target='unit' needs scores that ignore the feature's length, which the linear head of "
@@ -222,7 +216,7 @@ class Apm(Method):
         if carried:
             first, second, done = course.moments
             state = {"first": first, "second": second, "done": torch.full_like(state["done"], done)}
-        return Adapted(state, self.scores(source, read), self.scores(source, inputs.features))
+        return Adapted(state, source.head(read), source.head(inputs.features))
 
     def fit(
         self,
@@ -295,6 +289,7 @@ class Apm(Method):
                 f"stop_loss={self.stop_loss} and reference_quirk={self.reference_quirk!r}; leave both out"
             )
         inputs = self._at_level(source, inputs)
+        assert inputs.images is not None
         fitted = self.fit(source, {}, inputs, self.iterations - (self.read == "published"))
         student = self.student(source)
         seen = self._patches(student, inputs.images)
@@ -339,10 +334,6 @@ class Apm(Method):
         assert inputs.images is not None
         with torch.no_grad():
             return inputs._replace(features=source.encode_level(inputs.images, self.level))
-
-    def scores(self, source: SourceModel, features: Tensor) -> Tensor:
-        """Return the scores (N, K) of features (N, D) under the prompts that were asked for."""
-        return scores(source, features, prototypes(source, self.templates))
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return the engine that device and size came to."""

@@ -164,6 +164,16 @@ def test_bad_images_are_skipped_and_recorded(tmp_path, data):
     assert "dog/1.jpg" not in set(records["image_id"])
 
 
+def test_skipped_images_are_named_at_the_end_of_every_run(tta_bench, tmp_path, data):
+    arguments = spoiled(tmp_path)
+    for _ in range(2):  # the second run reuses the cell
+        done = tta_bench(*arguments, "--on-bad-image", "skip", "--no-memory")
+        assert done.code == 0, done.err
+        last = done.out.strip().splitlines()[-1]
+        assert last.startswith("skipped 1 image of folder:")
+        assert last.endswith("that cannot be decoded: dog/1.jpg")
+
+
 def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
     pictures(tmp_path / "pictures", count=2)
     arguments = ("corrupt", tmp_path / "pictures", tmp_path / "out", "--severity", "1,3", "--crop", "48")

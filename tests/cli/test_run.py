@@ -122,6 +122,16 @@ def test_listing_and_describing(tta_bench):
     assert "imagenet-c" in described
 
 
+def test_methods_of_forward_passes_alone_can_be_listed(tta_bench):
+    listed = tta_bench("list", "methods", "--no-gradients", "--csv").out
+    names = {line.partition(",")[0] for line in listed.splitlines()[1:]}
+    assert {"neo", "foa", "norm", "unmix-tns", "source"} <= names
+    assert not names & {"tent", "unmix-tns-tent", "actmad", "apm"}
+    refused = tta_bench("list", "datasets", "--no-gradients")
+    assert refused.code == 2
+    assert "--no-gradients is about methods, got datasets" in refused.err
+
+
 def test_listing_imports_no_torch():
     code = (
         "import sys\nfrom tta_bench.cli import app\n"

@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -13,6 +14,7 @@ from tta_bench.data.catalogue.names import imagenet_indices, imagenet_names, ima
 from tta_bench.data.corruptions import CORRUPTIONS, EXTRA, GROUPS
 from tta_bench.data.dataset import Shift
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.prompts import named
 
 from .trees import CATALOGUE
 
@@ -138,7 +140,10 @@ def test_prompt_sets_replace_the_templates():
     assert len(CATALOGUE["cifar10"].prompted("ensemble").templates) == 18
     assert len(CATALOGUE["ucf101"].prompted("ensemble").templates) == 48
     with pytest.raises(UnknownNameError, match="set of prompt templates"):
-        CATALOGUE["pacs"].prompted("ensemble")
+        CATALOGUE["pacs"].prompted("assemble")
+    assert CATALOGUE["pacs"].prompted("ensemble") == replace(
+        CATALOGUE["pacs"], templates=named("ensemble").templates
+    )
 
 
 def test_unknown_data_options_are_refused(data):

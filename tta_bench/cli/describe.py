@@ -58,6 +58,7 @@ def _facts(name: str, method: object) -> list[tuple[str, str]]:
     return [
         ("paper", card.paper),
         ("needs", ", ".join(sorted(card.needs)) or "nothing but images"),
+        *([("prompts", f"{card.prompts} (default)")] if "text" in card.needs else []),
         ("predicts", f"{card.predicts} the update, gives {card.output}"),
         ("reset", f"{per} (default)"),
         ("per-image episodes", runs),

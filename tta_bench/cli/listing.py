@@ -16,12 +16,14 @@ class Kind(StrEnum):
     datasets = "datasets"
     models = "models"
     suites = "suites"
+    prompts = "prompts"
 
 
 NEXT = {
     Kind.methods: "tta-bench describe",
     Kind.datasets: "tta-bench run --method source --dataset",
     Kind.suites: "tta-bench run --suite",
+    Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
 """The command that follows on a list."""
 
@@ -31,12 +33,25 @@ def list_names(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated values instead of a table.")
     ] = False,
+    no_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+        ),
+    ] = False,
 ) -> None:
-    """List the installed methods, datasets, model families or suites with one line each."""
+    """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
-    rows: list[tuple[str, ...]] = [*(_suites() if kind is Kind.suites else _registered(kind))]
+    if no_gradients and kind is not Kind.methods:
+        from tta_bench.errors import BadInputError
+
+        raise BadInputError(f"--no-gradients is about methods, got {kind.value}; leave it out")
+    own = {Kind.suites: _suites, Kind.prompts: _prompts}
+    rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
+    if no_gradients:
+        rows = [row for row in rows if not _needs_gradients(row[0])]
     parity = ("parity",) if kind is Kind.methods else ()
     if kind is Kind.methods:
         from tta_bench.parity.status import label
@@ -72,12 +87,31 @@ def _registered(kind: Kind) -> list[tuple[str, str, str]]:
     return [(name, _summary(kind, name), registry.owner(point)) for name, point in points.items()]
 
 
+def _needs_gradients(method: str) -> bool:
+    """Return what the card of a method says, for which the method is imported."""
+    from tta_bench import registry
+
+    return "gradients" in registry.load("methods", method).card.needs
+
+
 def _suites() -> list[tuple[str, str, str]]:
     """Return name, title with version, and package of the suites."""
     from tta_bench.suites import load_suite, suite_names
 
     suites = [load_suite(name) for name in suite_names()]
     return [(suite.name, f"{suite.title}; version {suite.version}", "tta-bench") for suite in suites]
+
+
+def _prompts() -> list[tuple[str, str, str]]:
+    """Return name, first template with the number of all and their source, and package of the prompt sets."""
+    from tta_bench.prompts import named, prompt_names
+
+    sets = [named(name) for name in prompt_names()]
+    counts = [f"{len(one.templates)} templates" if len(one.templates) > 1 else "1 template" for one in sets]
+    return [
+        (one.name, f"{count}, {one.templates[0]!r}; {one.source}", "tta-bench")
+        for one, count in zip(sets, counts, strict=True)
+    ]
 
 
 def _summary(kind: Kind, name: str) -> str:

@@ -78,7 +78,10 @@ def run(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", help="Named set of the dataset's prompt templates, for CLIP-like models."),
+        typer.Option(
+            "--prompts",
+            help="Prompt templates by name or text file, for all CLIP-like models; see list prompts.",
+        ),
     ] = None,
     bad_image: Annotated[
         str | None, typer.Option("--on-bad-image", help="stop or skip: what an unreadable image does.")
@@ -244,6 +247,7 @@ def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     """Print the table of this run's cells, and name what was written."""
     from tta_bench.cli.progress import say
     from tta_bench.reports.leaderboard import leaderboard, write_csv
+    from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
 
     console.print()
@@ -255,6 +259,8 @@ def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {path}  the table of the whole folder")
+    for sentence in skipped_images(output, {one.cell for one in ended}):
+        say(console, sentence, style="yellow")
     for one in ended:
         if one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
+from tta_bench.prompts import DATASET, find_prompts
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
@@ -111,14 +112,16 @@ class Dataset:
         return tuple(Shift(self.name, name, severity) for severity in severities for name in ordered)
 
     def prompted(self, name: str) -> Dataset:
-        """Return the dataset with another of its sets of prompt templates.
+        """Return the dataset with other prompt templates.
+
+        Args:
+            name: A set of the dataset, a named set, or a text file; see `tta_bench.prompts.find_prompts`.
 
         Raises:
-            UnknownNameError: If it has no set of that name.
+            UnknownNameError: If there is no set of that name.
         """
-        if name not in self.prompt_sets:
-            raise UnknownNameError("set of prompt templates", name, self.prompt_sets)
-        return replace(self, templates=self.prompt_sets[name])
+        own = {DATASET: self.templates, **self.prompt_sets}
+        return replace(self, templates=find_prompts(name, own).templates)
 
 
 def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]:

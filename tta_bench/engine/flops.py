@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tta_bench.engine.layer_costs import layers_multiply_adds
 from tta_bench.method import Inputs, Method
+from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 
@@ -40,13 +41,8 @@ def multiply_adds(work: Callable[[], object]) -> float:
 
     The library's fused attention for inference hides its products from the counter, so it is off meanwhile.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with FlopCounterMode(display=False) as counter:
-            work()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with plain_attention(), FlopCounterMode(display=False) as counter:
+        work()
     return float(counter.get_total_flops()) / 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.data.images import views
@@ -17,13 +18,14 @@ from tta_bench.errors import PluginError
 from tta_bench.hyperparameters import as_dict, source_hash, variant
 from tta_bench.method import Method, ViewPolicy
 from tta_bench.models.source import SourceModel
+from tta_bench.prompts import sentences_hash
 from tta_bench.spec import RunSpec, digest
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 20
 OWN_NOTES = (
     "variant", "sees", "baseline", "demonstration", "random_weights", "adapts", "predicts", "output", "paper",
-    "suite", "bad_images",
+    "suite", "bad_images", "prompt_set", "category",
 )  # fmt: skip
 """Notes of a manifest that the harness writes and no method may."""
 
@@ -35,11 +37,13 @@ class Told(NamedTuple):
         policy: How views are made for it.
         adapts: Names of the tensors that it changes.
         notes: Its own notes for the manifest.
+        sentences: Those that it encodes besides the source model's.
     """
 
     policy: ViewPolicy | None = None
     adapts: tuple[str, ...] = ()
     notes: Mapping[str, Any] = {}
+    sentences: tuple[str, ...] = ()
 
 
 def told(method: Method, source: SourceModel) -> Told:
@@ -60,7 +64,7 @@ def told(method: Method, source: SourceModel) -> Told:
     taken = sorted(set(OWN_NOTES) & notes.keys())
     if taken:
         raise PluginError(f"{name}.notes must leave {', '.join(taken)} to the harness; choose other keys")
-    return Told(policy, tuple(map(str, method.adapts(source))), notes)
+    return Told(policy, tuple(map(str, method.adapts(source))), notes, tuple(method.sentences(source)))
 
 
 def is_baseline(method: Method) -> bool:
@@ -99,7 +103,7 @@ def cell_spec(
         "data_hash": digest([part.images.data_hash for part in stream.parts], 16),
         "order_hash": stream.order_hash(),
         "class_names": digest(source.class_names, 16),
-        "templates": digest(source.text.templates, 16) if source.text else "",
+        "templates": sentences_hash(source.text.sentences) if source.text else "",
         "batch_size": cell.batch_size,
         "reset": cell.reset,
         "seed": cell.seed,
@@ -125,9 +129,18 @@ def scores_key(spec: dict[str, Any], shift: str, data_hash: str, order_hash: str
 
 
 def protocol_card(
-    cell: CellPlan, spec: RunSpec, source: SourceModel, stream: Stream, facts: dict[str, Any]
+    cell: CellPlan,
+    spec: RunSpec,
+    source: SourceModel,
+    stream: Stream,
+    facts: dict[str, Any],
+    sentences: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Return the protocol card: facts that must agree within a table, and facts that its columns show."""
+    """Return the protocol card: facts that must agree within a table, and facts that its columns show.
+
+    ``prompts`` is the hash of every sentence that is encoded: those that the source model is bound to, which student,
+    teacher and baseline share, and then those that the method adds.
+    """
     severities = sorted({shift.severity for shift in cell.shifts if shift.severity})
     used = source_data(cell.method)
     return {
@@ -149,7 +162,7 @@ def protocol_card(
             "preprocessing": facts["preprocessing"],
             "reset": cell.reset,
             "batch_size": cell.batch_size,
-            "prompts": facts["templates"],
+            "prompts": sentences_hash((*source.text.sentences, *sentences)) if source.text else "",
             "source_data": ", ".join(used) if used else "none",
             "hyperparameters_chosen": spec.chosen,
             "seed": cell.seed,
@@ -173,7 +186,7 @@ def manifest_facts(
 ) -> dict[str, Any]:
     """Return the manifest of a cell before it runs."""
     facts = cell_spec(cell, spec, source, stream, said.policy, split)
-    protocol = protocol_card(cell, spec, source, stream, facts)
+    protocol = protocol_card(cell, spec, source, stream, facts, said.sentences)
     card = cell.method.card
     return {
         "schema_version": SCHEMA_VERSION,
@@ -200,6 +213,8 @@ def manifest_facts(
             "predicts": card.predicts,
             "output": card.output,
             "paper": card.paper,
+            "category": card.category,
+            "prompt_set": Path(cell.prompts).name if source.text else "",
             **({"suite": dict(spec.suite)} if spec.suite else {}),
             **said.notes,
             "bad_images": sorted(

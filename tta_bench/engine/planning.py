@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
-from tta_bench.hyperparameters import create_method, method_class, variant
+from tta_bench.hyperparameters import (
+    create_method,
+    declared_prompts,
+    method_class,
+    unknown_hyperparameter,
+    variant,
+)
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of
+from tta_bench.prompts import DATASET
 from tta_bench.spec import RunSpec, settings_for
 
 CLIP = "open_clip/ViT-B-16-quickgelu:openai"
@@ -28,12 +35,13 @@ class CellPlan:
         method: The method with its hyper-parameters.
         preset: Name of its preset; empty: none.
         model: Name of the source model.
-        dataset: The dataset.
+        dataset: The dataset, with the templates of `prompts`.
         shifts: One shift, or the whole sequence where the method is never reset.
         subset: Which images of each shift.
         batch_size: Images per step.
         reset: When the method forgets.
         seed: Of order and draws.
+        prompts: Name of the prompt templates; ``"dataset"`` for the dataset's own.
     """
 
     name: str
@@ -46,6 +54,7 @@ class CellPlan:
     batch_size: int
     reset: str
     seed: int
+    prompts: str = DATASET
 
     @property
     def label(self) -> str:
@@ -112,7 +121,7 @@ def _check_setting(setting: str, methods: Mapping[str, Method]) -> None:
         _check_owner("--set", owner, methods)
     known = {key for method in methods.values() for key in _hyperparameters(type(method))}
     if not dot and name not in known:
-        raise UnknownNameError(f"hyper-parameter of {', '.join(methods)}", name, known)
+        raise unknown_hyperparameter(", ".join(methods), name, known)
 
 
 def _check_owner(option: str, owner: str, methods: Mapping[str, Method]) -> None:
@@ -131,7 +140,6 @@ def _datasets(spec: RunSpec) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:
     asked: dict[str, tuple[Dataset, list[Shift]]] = {}
     for token in spec.datasets:
         dataset, corruptions, severities = find_dataset(token)
-        dataset = dataset.prompted(spec.prompts) if spec.prompts else dataset
         named = corruptions or (spec.corruptions if dataset.corruptions else ())
         found = dataset.shifts(named, severities or spec.severities)
         asked.setdefault(dataset.name, (dataset, []))[1].extend(found)
@@ -154,18 +162,21 @@ def _cells(
                 continue
             batch_size = spec.batch_size or _default_batch(method, dataset, reset)
             method.check_protocol(reset, batch_size)
+            preset = _preset(spec, name)
+            prompts = spec.prompts or declared_prompts(type(method), preset)
             for model in spec.models or (_default_model(name, method, dataset),):
                 yield CellPlan(
                     name=name,
                     method=method,
-                    preset=_preset(spec, name),
+                    preset=preset,
                     model=model,
-                    dataset=dataset,
+                    dataset=dataset.prompted(prompts),
                     shifts=group,
                     subset=spec.subset or dataset.default_subset,
                     batch_size=batch_size,
                     reset=reset,
                     seed=seed,
+                    prompts=prompts,
                 )
 
 
@@ -211,6 +222,8 @@ def describe_defaults(cells: list[CellPlan], spec: RunSpec) -> str:
         else f"{name} on {model}: never reset, {size} images at a time"
         for name, model, reset, size in per_method
     ]
+    chosen = list(dict.fromkeys(cell.prompts for cell in cells))
+    parts += [f"prompts {', '.join(chosen)}"] if chosen != [DATASET] else []
     parts.append(f"seed {', '.join(map(str, spec.seeds))}")
     return "; ".join(parts)
 

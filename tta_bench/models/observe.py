@@ -60,7 +60,8 @@ def watching(
             raise UnknownNameError("layer", name, modules)
 
     def keep(name: str, output: Tensor) -> None:
-        seen[name] = output[:, 0] if class_token and output.ndim > 2 else output
+        taken = output[:, 0] if class_token and output.ndim > 2 else output
+        seen[name] = taken.clone()  # an activation behind the layer may work in place
 
     ruled = {name for name in layers if isinstance(modules[name], RuledBatchNorm)}
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ class Transformer(NamedTuple):
             there, right behind the class token.
         norms: For each block the layer that normalises its output: the first norm of the next block, and for the
             last block the final norm.
+        blocks: The blocks, in order.
         early: The norm layers before the first attention, where the class token is the same for every image.
     """
 
@@ -26,6 +27,7 @@ class Transformer(NamedTuple):
     patch: tuple[int, int]
     entry: str
     norms: tuple[str, ...]
+    blocks: tuple[str, ...]
     early: tuple[str, ...]
 
 
@@ -103,5 +105,6 @@ def _described(owner: Any, layout: Layout, prefix: str) -> Transformer:
         patch=(height, width),
         entry=prefix + layout.entry,
         norms=(*firsts[1:], prefix + layout.final_norm),
+        blocks=tuple(prefix + name for name, _ in _blocks(owner, layout)),
         early=(prefix + layout.entry, firsts[0]),
     )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ FRAMES = 16
 MEAN, STD = 0.45, 0.225
 
 
-class StillVideo(NamedTuple):
+@dataclass(frozen=True)
+class StillVideo:
     """A video network and how it sees an image.
 
     Attributes:

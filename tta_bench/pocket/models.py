@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source models from the three small networks that are shipped with the package."""
+"""Source models from the small PocketScenes networks that are shipped with the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tta_bench.models.clip import clip_source
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
 from tta_bench.pocket.nets import MEAN, STD
-from tta_bench.pocket.zoo import ClassifierName, build, build_clip
+from tta_bench.pocket.zoo import CLIP_NAME, VIT_CLIP_NAME, ClassifierName, ClipName, build, build_clip
 
 SIDE = 32
 
@@ -31,8 +31,21 @@ def load_pocket_clip(request: ModelRequest) -> SourceModel:
     Raises:
         BadInputError: If something follows the name.
     """
+    return _clip(request, CLIP_NAME)
+
+
+def load_pocket_vit_clip(request: ModelRequest) -> SourceModel:
+    """Load pocket-vit-clip, pocket-clip with a small vision transformer (class token, 8x8 patch tokens) as its tower.
+
+    Raises:
+        BadInputError: If something follows the name.
+    """
+    return _clip(request, VIT_CLIP_NAME)
+
+
+def _clip(request: ModelRequest, name: ClipName) -> SourceModel:
     _check_bare(request)
-    model, tokenizer = build_clip(pretrained=request.pretrained, seed=request.seed)
+    model, tokenizer = build_clip(name, pretrained=request.pretrained, seed=request.seed)
     return clip_source(request, model, tokenizer)
 
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from tta_bench.reports.columns import SOURCE, Row
 from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
 from tta_bench.reports.load import Cell, load_cells, load_records
-from tta_bench.reports.row import SOURCE, Row
-from tta_bench.reports.summary import Numbers, summarise
+from tta_bench.reports.summary import summarise
 from tta_bench.spec import canonical, digest
 
 __all__ = ["leaderboard", "validate_leaderboard", "write_csv"]
@@ -89,15 +90,15 @@ def _rows(group: Sequence[Cell], by: By, code: str) -> Iterator[Row]:
         yield _row(here, [shift], summarise(records.of_shift(shift)) if records else None, code)
 
 
-def _row(cells: Sequence[Cell], shifts: Sequence[str], numbers: Numbers | None, code: str) -> Row:
+def _row(cells: Sequence[Cell], shifts: Sequence[str], numbers: Mapping[str, Any] | None, code: str) -> Row:
     manifest, dataset = cells[0].manifest, cells[0].fact("dataset")
     columns = manifest.columns
-    values: dict[str, Any] = dict.fromkeys(Row._fields)
-    values.update(numbers._asdict() if numbers else {})
+    values: dict[str, Any] = dict(numbers or {})
     init_ms = [cell.manifest.init_ms for cell in cells if cell.manifest.init_ms is not None]
     values.update(
         method=cells[0].fact("method"),
         variant=",".join(part for part in (manifest.notes.get("variant"), code) if part),
+        category=_text(manifest.notes.get("category")),
         model=cells[0].fact("model"),
         dataset=dataset,
         shifts=";".join(shift.removeprefix(f"{dataset}:") for shift in shifts),
@@ -109,8 +110,10 @@ def _row(cells: Sequence[Cell], shifts: Sequence[str], numbers: Numbers | None, 
         severity=_joined(_severities(cells)),
         precision=_text(manifest.comparable.get("precision")),
         device=_text(manifest.comparable.get("device")),
+        machine=_joined(_machine(cell) for cell in cells),
         weights=cells[0].fact("weights_sha256")[:8],
         preprocessing=_text(columns.get("preprocessing")),
+        prompt_set=_text(manifest.notes.get("prompt_set")),
         prompts=_text(columns.get("prompts")),
         source_data=_text(columns.get("source_data")),
         hyperparameters_chosen=_text(columns.get("hyperparameters_chosen")),
@@ -148,6 +151,13 @@ def _sees(cell: Cell) -> str:
     return "image" if alone else "batch"
 
 
+def _machine(cell: Cell) -> str:
+    facts = cell.manifest.machine
+    threads = f"{facts['threads']} threads" if "threads" in facts else ""
+    torch = f"torch {facts['torch_build']}" if "torch_build" in facts else ""
+    return ", ".join(part for part in (str(facts.get("device_name", "")), threads, torch) if part)
+
+
 def _demonstration(cell: Cell) -> bool:
     notes = cell.manifest.notes
     return bool(notes.get("demonstration") or notes.get("random_weights"))
@@ -172,7 +182,7 @@ def _row_conflicts(rows: Sequence[Row], by: By) -> list[Conflict]:
 def _marked(rows: Sequence[Row], found: Sequence[Conflict], by: By) -> list[Row]:
     whole = {conflict.dataset for conflict in found if by == "dataset" or not conflict.shift}
     shifts = {(conflict.dataset, conflict.shift.removeprefix(f"{conflict.dataset}:")) for conflict in found}
-    return [row._replace(mixed=row.dataset in whole or (row.dataset, row.shifts) in shifts) for row in rows]
+    return [replace(row, mixed=row.dataset in whole or (row.dataset, row.shifts) in shifts) for row in rows]
 
 
 def _rank(rows: Sequence[Row], by: By) -> Any:
@@ -188,7 +198,7 @@ def _rank(rows: Sequence[Row], by: By) -> Any:
         below = row.accuracy is None, -(row.accuracy or 0.0)
         return (
             *block(row), not (row.method == SOURCE or stands_in), *below, row.method, row.variant,
-            tuple(map(str, row)),
+            tuple(map(str, vars(row).values())),
         )  # fmt: skip
 
     return rank

@@ -118,6 +118,7 @@ def _glance(name: str, method: Method) -> list[tuple[str, str]]:
         ("cost of a step", card.cost),
         ("source data", source_data(card)),
         ("needs", ", ".join(needs) or "images alone"),
+        *([("prompts", f"`{card.prompts}`")] if "text" in card.needs else []),
         ("views", f"{views.count} ({views.kind})" if views else "none"),
         ("prediction", f"{card.predicts} the update, as {card.output}"),
         ("reset", "never" if card.reset == "never" else f"per {card.reset}"),

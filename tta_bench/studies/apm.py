@@ -27,7 +27,7 @@ from tta_bench.models.loading import load_model
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 
-NEEDED = ("fit", "respond", "scores", "student")
+NEEDED = ("fit", "respond", "student")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     """What is studied.
 
     Attributes:
-        method: Name of a method with `fit`, `respond`, `scores` and `student`, as APM has them.
+        method: Name of a method with `fit`, `respond` and `student`, as APM has them.
         datasets: Names as on the command line of a run.
         images: First so many of every shift.
         updates: Numbers of updates at which the student is looked at, ascending.
@@ -235,14 +235,14 @@ def _fit(
         inputs = Inputs(images=images.x, features=images.features, draws=weights)
         course = method.fit(source, {}, inputs, update - done, start=moments)
         weights, moments, done = course.weights, course.moments, update
-        rows.append(_row(method, source, images, course, method.respond(source, weights, other)))
+        rows.append(_row(source, images, course, method.respond(source, weights, other)))
     return rows
 
 
-def _row(method: Any, source: SourceModel, images: ShiftImages, course: Any, elsewhere: Tensor) -> dict[str, Any]:
+def _row(source: SourceModel, images: ShiftImages, course: Any, elsewhere: Tensor) -> dict[str, Any]:
     """Return the figures of one number of updates, one per image."""
     y, target = course.predictions[-1], images.features
-    predicted, teacher = (method.scores(source, each).argmax(1) for each in (y, target))
+    predicted, teacher = (source.head(each).argmax(1) for each in (y, target))
     return {
         "correct": (predicted == images.labels).numpy(),
         "teacher": (teacher == images.labels).numpy(),

@@ -6,9 +6,9 @@ from __future__ import annotations
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Files
 from tta_bench.data.catalogue.names import classes
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.layouts.lists import ListedTree, MetadataTable
 from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.prompts import PHOTO
 
 DOMAINNET = classes("domainnet126")
 OFFICE = classes("officehome")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.dataset import Dataset, Opening
 from tta_bench.data.layouts.base import read_text
 from tta_bench.data.layouts.reading import (
@@ -24,6 +23,7 @@ from tta_bench.data.layouts.reading import (
 from tta_bench.data.layouts.tree import ClassTree
 from tta_bench.data.layouts.walk import Entry, entries, utf8
 from tta_bench.errors import BadInputError
+from tta_bench.prompts import PHOTO
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource

@@ -9,10 +9,10 @@ from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.imagenet import NAMES, RESNET50, SETS, TRAIN_FILES, WNIDS
 from tta_bench.data.catalogue.names import columns, imagenet_indices, spaced
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.lists import ListedTree
 from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.prompts import PHOTO
 
 BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 V2 = "https://s3-us-west-2.amazonaws.com/imagenetv2public"

@@ -171,7 +171,9 @@ def sentence(curve: Curve) -> str:
     low, high, chance = values[0], values[-1], curve.chance[-1].value
     if len(values) == 1:
         return f"{what}: agreement is {low:.2f} at {curve.unit} {curve.layers[0]} (chance {chance:.2f})"
-    over = f"over {len(values)} {curve.unit}s" if curve.unit == "layer" else f"after {curve.layers[-1]} updates"
+    over = (
+        f"over {len(values)} {curve.unit}s" if curve.unit == "layer" else f"after {curve.layers[-1]} updates"
+    )
     if f"{low:.2f}" == f"{high:.2f}":
         return f"{what}: agreement is {high:.2f} at the first and the last {curve.unit} (chance {chance:.2f})"
     steps = np.diff(values)
