@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.metrics.accuracy import Interval
+from tta_bench.metrics.islands import Floats
 from tta_bench.models.maps import Visit
 from tta_bench.spec import counter_seed
 from tta_bench.studies.islands.measure import mean_of
@@ -91,6 +92,12 @@ class DenseLayers:
                 )
             )  # fmt: skip
         return found
+
+    def error_map(self, still: Still) -> Floats:
+        """Return one less the cosine with the teacher (H, W) after the last number of updates."""
+        target, predictions, _ = self._course(still)
+        cosine = F.cosine_similarity(predictions[-1][0].T, target.flatten(1, 2)[0], dim=-1).double()
+        return (1 - cosine).reshape(tuple(target.shape[1:3])).numpy()
 
     def _course(self, still: Still) -> tuple[Tensor, Tensor, Tensor]:
         """Return the teacher's map (1, H, W, D), predictions (U + 1, 1, D, L), and which locations were fitted (L,)."""

@@ -226,7 +226,7 @@ def _subjects(plan: IslandsPlan) -> Iterator[Subject]:
 
 def _stills(plan: IslandsPlan) -> tuple[list[Still], int]:
     """Return the images, and how many of the first are drawn."""
-    stills = [Still(str(path), _from_file(path)) for path in plan.images]
+    stills = [still_of(path) for path in plan.images]
     drawn = len(stills)
     if plan.dataset:
         stills += _from_dataset(plan)
@@ -234,12 +234,18 @@ def _stills(plan: IslandsPlan) -> tuple[list[Still], int]:
     return stills, drawn
 
 
-def _from_file(path: Path) -> Callable[[Preprocess], Any]:
+def still_of(path: Path) -> Still:
+    """Return the image of a file.
+
+    Raises:
+        BadInputError: If it cannot be read.
+    """
+
     def load(preprocess: Preprocess) -> Any:
         return preprocess(decode(Paths(path.parent, [path.name]), 0))
 
     load(Preprocess((8, 8)))  # an image that cannot be read ends the study before it begins
-    return load
+    return Still(str(path), load)
 
 
 def _from_dataset(plan: IslandsPlan) -> list[Still]:
