@@ -36,7 +36,7 @@ from tta_bench.pocket.training.train import save_half
 
 # Hardly any change of light, so that shifts of light leave batch statistics something to correct.
 _RECIPE = Recipe(
-    steps=3000, lr=6e-3, weight_decay=5e-4, shift=2, grey=0.0, negative=0.0, contrast=0.1, brightness=0.0
+    steps=2000, lr=6e-3, weight_decay=5e-4, shift=2, grey=0.0, negative=0.0, contrast=0.1, brightness=0.0
 )
 RECIPES: dict[FashionName, Recipe] = {name: _RECIPE for name in FASHION_MODELS}
 _log = logging.getLogger(__name__)
