@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread for each worker, which share the cores, and a cache folder for each test."""
+"""One thread for each worker, or as many as ``OMP_NUM_THREADS`` says, and a cache folder for each test."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -6,8 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tta_bench import registry
+from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.files import Files
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import Dataset, Opening, Shift
 from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
 from tta_bench.data.layouts.locate import DATA_VARIABLE, candidates, roots, tried
 from tta_bench.data.layouts.reading import (
@@ -39,6 +41,19 @@ def open_files(files: Files, opening: Opening) -> ImageSource:
     if root is None:
         raise missing(files, shift)
     return files.layout.open(root, shift, _reading(files, shift, options, origin=_origin(root)))
+
+
+def is_here(dataset: Dataset) -> bool:
+    """Return whether any shift of a dataset that is kept in files is found in the data folders."""
+    files = files_of(dataset)
+    shifts = dataset.shifts(("all",) if dataset.corruptions else ())
+    return files is not None and any(find(files, shift) for shift in shifts)
+
+
+def here() -> list[str]:
+    """Return the names of the registered datasets that are found in the data folders."""
+    datasets = ((name, registry.load("datasets", name)) for name in registry.registered("datasets"))
+    return [name for name, one in datasets if isinstance(one, Dataset) and is_here(one)]
 
 
 def _reading(files: Files, shift: Shift, options: dict[str, Any], **more: Any) -> Reading:
