@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_bench.method import ALL_PRECISIONS, Adapted, Inputs, SourceModel, State, Task
+from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, ScoringMethod, SourceModel, State, Task
 from tta_bench.registry import load_file
 
 RIGHT = load_file(Path(__file__).with_name("broken_methods.py"))
@@ -278,3 +278,51 @@ class DrawsOnce(Single):
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
         return torch.randn(n, source.num_classes, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class Leaking(ScoringMethod):
+    """Declare a hyper-parameter as scoring that enters the state."""
+
+    weight: float = 0.5
+
+    card = Card(paper="none", predicts="before")
+    scoring = frozenset({"weight"})
+    breaks = {"scoring_is_apart"}
+    says = "with another weight, which is declared as scoring"
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        return {"mean": torch.zeros(source.num_classes, dtype=source.dtype)}
+
+    def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
+        logits = source.logits(inputs.images)
+        return {"mean": state["mean"] + self.weight * logits.mean(0)}, {"logits": logits}
+
+    def score(self, source: SourceModel, evidence: Any) -> Tensor:
+        return evidence["logits"]
+
+
+@dataclass(frozen=True)
+class OwnSentences(Single):
+    """Encode a sentence of its own and name it."""
+
+    card = replace(RIGHT.SINGLE, needs=frozenset({"text"}), model="pocket-clip")
+    sentence: str = "a cartoon of nothing."
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        return (self.sentence,)
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        assert source.text is not None
+        return {"text": source.text.features([self.sentence])}
+
+
+@dataclass(frozen=True)
+class SecretSentence(OwnSentences):
+    """Encode a sentence that the record does not have."""
+
+    breaks = {"sentences_are_named"}
+    says = "'a cartoon of nothing.' was encoded"
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        return ()

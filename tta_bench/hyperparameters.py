@@ -24,7 +24,11 @@ from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
 from tta_bench.spec import RESETS, PluginFile, digest
 
-SHARED = ("tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim")
+SHARED = (
+    "tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim", "tta_bench.prompts",
+)  # fmt: skip
+PROMPTS = "prompts"
+"""Key of a preset that names prompt templates and is no hyper-parameter."""
 
 
 def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -> type[Method]:
@@ -145,17 +149,13 @@ def create_method(
         BadInputError: For a value of the wrong type or out of range.
     """
     cls = method_class(name, plugins)
-    if preset and preset not in cls.presets:
-        raise UnknownNameError(
-            f"preset of {name}", preset, cls.presets, f"`tta-bench describe {name}` shows all"
-        )
+    preset_values = _preset(cls, name, preset)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
-    chosen: dict[str, Any] = dict(cls.presets[preset]) if preset else {}
+    chosen: dict[str, Any] = {key: value for key, value in preset_values.items() if key != PROMPTS}
     for key, value in (values or {}).items():
         if key not in fields:
-            hint = f"`tta-bench describe {name}` shows all"
-            raise UnknownNameError(f"hyper-parameter of {name}", key, fields, hint)
+            raise unknown_hyperparameter(name, key, fields)
         chosen[key] = _parsed(name, key, hints[key], value)
     try:
         return cls(**chosen)
@@ -166,6 +166,32 @@ def create_method(
             f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; mend it, and give "
             "every field a default"
         ) from error
+
+
+def _preset(cls: type[Method], name: str, preset: str) -> Mapping[str, Any]:
+    if preset and preset not in cls.presets:
+        raise UnknownNameError(
+            f"preset of {name}", preset, cls.presets, f"`tta-bench describe {name}` shows all"
+        )
+    return cls.presets[preset] if preset else {}
+
+
+def declared_prompts(cls: type[Method], preset: str = "") -> str:
+    """Return the name of the prompt templates that a method declares, for itself or in a preset."""
+    return str(cls.presets.get(preset, {}).get(PROMPTS, cls.card.prompts))
+
+
+def unknown_hyperparameter(method: str, key: str, known: Iterable[str]) -> BadInputError:
+    """Return the error for a hyper-parameter that does not exist; prompts have an option of their own."""
+    if key in (PROMPTS, "templates"):
+        return BadInputError(
+            f"prompt templates are no hyper-parameter of {method}, got {key!r}; choose them for the whole run with "
+            "prompts=NAME or the name of a text file (`tta-bench list prompts` shows all names)",
+            options=("prompts",),
+        )
+    return UnknownNameError(
+        f"hyper-parameter of {method}", key, known, "`tta-bench describe METHOD` shows all"
+    )
 
 
 def _parsed(method: str, key: str, hint: Any, value: Any) -> Any:

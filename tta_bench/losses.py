@@ -21,6 +21,30 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
+def opinion_entropy(logits: Tensor, classes: float, eps: float = 1e-7) -> Tensor:
+    """Return the entropy of the opinion that each row of logits stands for: beliefs in the classes, and a doubt.
+
+    With ``S = sum_c exp(z_c) + K`` the beliefs are ``exp(z_c) / S`` and the doubt is ``K / S``; `eps` is added to
+    each. The gradient has no part along the logits, so that a step does not change their length.
+
+    Args:
+        logits: (..., C), any scale.
+        classes: K, the number of classes that the opinion is about.
+        eps: Added to every entry before the logarithm.
+
+    Returns:
+        (...) nats, at most about ln(C + 1).
+
+    Source: COME, arXiv:2410.10894, eqs. 6 to 9.
+    """
+    length = logits.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(logits.dtype).tiny)
+    z = logits / length * length.detach()
+    top = z.detach().amax(-1, keepdim=True).clamp(min=0)
+    parts = torch.cat([(z - top).exp(), classes * (-top).exp()], -1)
+    q = parts / parts.sum(-1, keepdim=True) + eps
+    return -(q * q.log()).sum(-1)
+
+
 def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
     """Return the cross-entropy of each row's prediction with the softmax of target logits.
 
@@ -142,3 +166,80 @@ def contrastive(features: Tensor, temperature: float) -> Tensor:
     positive = torch.eye(count, dtype=torch.bool, device=flat.device).repeat(views, views) & ~own
     log_p = logits - logits.masked_fill(own, -torch.inf).logsumexp(-1, keepdim=True)
     return -(log_p * positive).sum(-1).mean() / (views - 1)
+
+
+def most_confident(logits: Tensor, share: float) -> Tensor:
+    """Return which views of each image have the least entropy.
+
+    Args:
+        logits: (..., V, K).
+        share: Of the views to keep, ``int(V * share)`` of them and one at least.
+
+    Returns:
+        (..., k) positions by ascending entropy; of equal entropies the lower position comes first.
+
+    Source: TPT, arXiv:2209.07511, section 3.2.
+    """
+    return least(entropy(logits), share)
+
+
+def least(entropies: Tensor, share: float) -> Tensor:
+    """Return the positions (..., k) of the least entropies (..., V), as `most_confident` does from logits."""
+    count = max(1, int(entropies.shape[-1] * share))
+    return entropies.argsort(dim=-1, stable=True)[..., :count]
+
+
+def chosen_views(values: Tensor, positions: Tensor) -> Tensor:
+    """Return the rows (..., k, D) of chosen views, from those of all (..., V, D) and positions (..., k)."""
+    return values.gather(-2, positions.unsqueeze(-1).expand(*positions.shape, values.shape[-1]))
+
+
+def dispersion(features: Tensor) -> Tensor:
+    """Return the mean distance of class features (K, D) from their mean.
+
+    Source: C-TPT, arXiv:2403.14119, eq. 3.
+    """
+    distances: Tensor = torch.linalg.vector_norm(features - features.mean(0), dim=-1)
+    return distances.mean()
+
+
+def nearest_angle(features: Tensor, clamp: float = 0.99999) -> Tensor:
+    """Return the mean angle, in radians, between each class feature and its nearest other one.
+
+    Args:
+        features: (K, D) unit rows.
+        clamp: Cosines beyond it count as it and give no gradient.
+
+    Source: A-TPT, arXiv:2510.26441.
+    """
+    own = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    nearest = (features @ features.T).masked_fill(own, -1).amax(-1)
+    return nearest.clamp(-clamp, clamp).arccos().mean()
+
+
+def correlation_norm(features: Tensor) -> Tensor:
+    """Return by how much the rows of the Gram matrix of unit class features (K, D) are longer than 1, on average.
+
+    It is 0 exactly where all features are orthogonal.
+
+    Source: O-TPT, arXiv:2503.12096, whose Householder reflections give this value and its gradient.
+    """
+    norms: Tensor = torch.linalg.vector_norm(features @ features.T, dim=-1)
+    return (norms - 1).abs().mean()
+
+
+def reward_loss(logits: Tensor, rewards: Tensor, classes: Tensor) -> Tensor:
+    """Return the policy-gradient loss ``mean r * CE`` of sampled classes.
+
+    Args:
+        logits: (..., V, K).
+        rewards: (..., V, k) of the sampled classes, constants; below 0 pushes a class down.
+        classes: (..., V, k) the sampled classes.
+
+    Returns:
+        (...) mean over views and samples.
+
+    Source: RLCF, arXiv:2305.18010, eq. 4.
+    """
+    log_p = logits.log_softmax(-1).gather(-1, classes)
+    return -(rewards * log_p).mean((-2, -1))

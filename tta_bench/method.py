@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tta_bench.models.context import Context as Context
 from tta_bench.models.source import SourceModel as SourceModel
+from tta_bench.models.text import TextSide as TextSide
+from tta_bench.prompts import DATASET
 
 State = Any
 """A pytree whose leaves are all tensors; flags and counters are 0-d tensors."""
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length",
+    "source_replay", "reward", "stream_length", "attention", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]
@@ -127,6 +130,8 @@ class Card:
         year: When it appeared there; 0 for a baseline.
         category: How much target data a prediction may draw on, see `Category`.
         updates: What a step changes, see `Updates`.
+        prompts: Prompt templates of its publication: a name that ``--prompts`` knows, or ``"dataset"`` for those of
+            the dataset. A preset names others under the key ``"prompts"``.
         inputs: Whether it works on images or only on features.
         needs: What it must be given; see `Need`.
         views: Views to make of each image.
@@ -157,6 +162,7 @@ class Card:
     year: int = 0
     category: Category = "online"
     updates: Updates = "parameters"
+    prompts: str = DATASET
     inputs: Literal["images", "features"] = "images"
     needs: frozenset[Need] = frozenset()
     views: ViewPolicy | None = None
@@ -198,7 +204,10 @@ class Cost(NamedTuple):
 
 
 class Method(ABC):
-    """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`."""
+    """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`.
+
+    `presets` holds hyper-parameters of the literature by name; the key ``"prompts"`` in one names its prompt templates.
+    """
 
     card: ClassVar[Card]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -244,9 +253,40 @@ class Method(ABC):
         """Return choices that the method made by itself for this model, for the manifest."""
         return {}
 
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the sentences that the method encodes besides those of ``source.text.sentences``; by default none.
+
+        They enter the protocol fact ``prompts``. ``{}`` stands for words that depend on the images.
+        """
+        return ()
+
     def costs(self, source: SourceModel, inputs: Inputs) -> tuple[Cost, ...]:
         """Return the parts of a step on these inputs, what each costs by formula, and how to run it alone."""
         return ()
+
+
+class ScoringMethod(Method):
+    """A method whose step parts in two: what the state becomes, and scores from what was seen on the way.
+
+    Hyper-parameters named in ``scoring`` enter `score` alone. Methods that differ in nothing else share one pass
+    over a stream: a sweep over them calls `observe` once and `score` once for each.
+    """
+
+    scoring: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
+        """Return the state after one step, and evidence: tensors by name with one row per image."""
+
+    @abstractmethod
+    def score(self, source: SourceModel, evidence: Mapping[str, Tensor]) -> Tensor:
+        """Return the scores (N, K) that the evidence of a step stands for."""
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        """Observe a batch and score it; without gradients, which a method takes itself where it needs them."""
+        with torch.no_grad():
+            after, evidence = self.observe(source, state, inputs)
+            return Adapted(after, self.score(source, evidence))
 
 
 class ModuleMethod(Method):

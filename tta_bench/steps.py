@@ -6,6 +6,7 @@ The runner and the conformance checks call the same functions, so what is checke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tta_bench.errors import IncompatibleError, PluginError
-from tta_bench.method import Adapted, Inputs, Method, State
+from tta_bench.method import Adapted, Inputs, Method, ScoringMethod, State
+from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.optim import functional
 
@@ -78,6 +80,50 @@ def step(
     )
 
 
+def step_variants(
+    methods: Sequence[ScoringMethod], source: SourceModel, state: State, inputs: Inputs, *, way: Way = "batch"
+) -> tuple[State, list[Tensor]]:
+    """Adapt to a batch once, and predict it by every one of several methods that share the pass.
+
+    Args:
+        methods: They differ in nothing but scoring hyper-parameters, see `share_a_pass`.
+        source: Their source model.
+        state: The carried state, or the initial one where each image is an episode.
+        inputs: One batch.
+        way: How a step runs, see `way_of`; ``vmap`` gives way to a loop.
+
+    Returns:
+        The state after the step, and the scores (N, K) of each method.
+
+    Raises:
+        PluginError: If the methods do not share a pass.
+    """
+    first = methods[0]
+    if not all(share_a_pass(first, other) for other in methods):
+        raise PluginError(
+            f"variants of {type(first).__name__} that share a pass may differ in {', '.join(sorted(first.scoring))} "
+            "alone; run the others by themselves"
+        )
+    count = size(inputs)
+    parts = [inputs] if way in ("batch", "native") else [slice_inputs(inputs, i, i + 1) for i in range(count)]
+    scores: list[list[Tensor]] = [[] for _ in methods]
+    after = state
+    with torch.no_grad():
+        for part in parts:
+            after, evidence = first.observe(source, state, part)
+            for method, found in zip(methods, scores, strict=True):
+                found.append(_shaped(method, source, method.score(source, evidence), part).detach())
+    return after if way == "batch" else state, [torch.cat(found) for found in scores]
+
+
+def share_a_pass(first: Method, second: Method) -> bool:
+    """Tell whether two methods differ in hyper-parameters that enter their scores alone, or not at all."""
+    if not isinstance(first, ScoringMethod) or type(first) is not type(second):
+        return False
+    names = {field.name for field in dataclasses.fields(first)} - first.scoring  # type: ignore[arg-type]
+    return all(getattr(first, name) == getattr(second, name) for name in names)
+
+
 def _looped(method: Method, source: SourceModel, state: State, inputs: Inputs, phase: Phase) -> Stepped:
     parts = [
         step(method, source, state, slice_inputs(inputs, i, i + 1), phase=phase) for i in range(size(inputs))
@@ -115,7 +161,7 @@ def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, 
     def predict(adapted: State, one: dict[str, Any]) -> Tensor:
         return method.predict(source, adapted, inputs._replace(**one))
 
-    with functional():
+    with functional(), plain_attention():
         with phase("adapt"):
             states, logits, teacher = torch.func.vmap(adapt)(each)
         if not fused:
@@ -167,6 +213,16 @@ def check_compatible(method: Method, source: SourceModel) -> None:
         ),
         "text": (source.text is None, "a text side", "a CLIP-like model, e.g. pocket-clip"),
         "reward": (source.reward is None, "a reward model", "a CLIP-like model that brings one"),
+        "attention": (
+            not source.attention_weights(),
+            "attention blocks",
+            "a vision transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG",
+        ),
+        "class_token": (
+            "class_token" in method.card.needs and source.transformer is None,
+            "a class token that takes part in its attention",
+            "a vision transformer, e.g. timm/vit_small_patch16_224.augreg_in1k",
+        ),
         "patch_features": (
             "patch_features" in method.card.needs and not _gives_tokens(source),
             "patch features",
@@ -183,7 +239,7 @@ def check_compatible(method: Method, source: SourceModel) -> None:
 def _gives_tokens(source: SourceModel) -> bool:
     image = torch.zeros(1, *source.image_shape, dtype=source.dtype, device=source.device)
     with torch.no_grad():
-        return source.forward(image).tokens is not None
+        return source.forward(image).tokens is not None or source.patches(image) is not None
 
 
 def checked(method: Method, adapted: Any) -> Adapted:

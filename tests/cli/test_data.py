@@ -78,7 +78,7 @@ def test_check_fails_with_what_is_missing(run_data, data):
 def test_prepare_tells_the_steps_and_the_tree(run_data, data):
     done = run_data("prepare", "imagenet")
     assert done.exit_code == 0
-    assert "cannot be fetched automatically" in done.output
+    assert "cannot be downloaded automatically" in done.output
     assert "29b22e2961454d5413ddabcf34fc5622" in done.output
     assert f"Expected below {data}" in done.output
     assert "tta-bench data check imagenet" in done.output
@@ -164,12 +164,22 @@ def test_bad_images_are_skipped_and_recorded(tmp_path, data):
     assert "dog/1.jpg" not in set(records["image_id"])
 
 
+def test_skipped_images_are_named_at_the_end_of_every_run(tta_bench, tmp_path, data):
+    arguments = spoiled(tmp_path)
+    for _ in range(2):  # the second run reuses the cell
+        done = tta_bench(*arguments, "--on-bad-image", "skip", "--no-memory")
+        assert done.code == 0, done.err
+        last = done.out.strip().splitlines()[-1]
+        assert last.startswith("skipped 1 image of folder:")
+        assert last.endswith("that cannot be decoded: dog/1.jpg")
+
+
 def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
     pictures(tmp_path / "pictures", count=2)
     arguments = ("corrupt", tmp_path / "pictures", tmp_path / "out", "--severity", "1,3", "--crop", "48")
     done = run_data(*arguments, "--corruption", "contrast")
     assert done.exit_code == 0, done.exception
-    assert "4 pictures, 8 files" in done.output
+    assert "4 images, 8 files" in done.output
     assert "8 of them new" in done.output
     with Image.open(tmp_path / "out" / "contrast" / "3" / "cat" / "0.png") as picture:
         assert picture.size == (48, 48)
@@ -200,7 +210,7 @@ def test_corrupt_says_why_a_picture_was_left_out(run_data, tmp_path):
     )
     done = run_data(*arguments, "--on-bad-image", "skip")
     assert done.exit_code == 0, done.exception
-    assert f"left out: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
+    assert f"skipped: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
     assert "cannot be decoded" not in done.output
 
 

@@ -2,12 +2,12 @@
 import pytest
 import torch
 from torch import nn
-from tta_bench.adapters._prompts import scores
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.classifier import Classifier, check_head
-from tta_bench.models.source import SourceModel, similarity
+from tta_bench.models.source import SourceModel
+from tta_bench.models.text import similarity
 from tta_bench.norms import Stats, batch, track
 from tta_bench.testing import tiny_clip, tiny_images, tiny_source
 
@@ -209,5 +209,5 @@ def test_rounded_products_score_the_same_features_alike_whoever_asks(make):
     assert torch.equal(source.head(features), logits)
     if source.text is not None:
         torch.testing.assert_close(torch.func.vmap(source.head)(features[:, None])[:, 0], logits)
-        assert torch.equal(scores(source, features, source.text.prototypes()), logits)
+        assert torch.equal(source.text.logits(features, source.text.prototypes()), logits)
         assert not torch.equal(logits, logits.bfloat16().float())

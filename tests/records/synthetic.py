@@ -85,7 +85,7 @@ PROTOCOL = {
     "source_split": "",
     "hyperparameters_chosen": "published",
 }
-MACHINE = Machine("cpu", "a processor", 2, 2, "Linux", "x86_64", "2.14.1")
+MACHINE = Machine("cpu", "a processor", "AVX2", 2, 2, "Linux", "x86_64", "2.14.1")
 
 
 def manifest(name: str, **changes: Any) -> Manifest:

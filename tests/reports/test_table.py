@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tta_bench.metrics.accuracy import wilson
-from tta_bench.reports.row import KINDS, Row
+from tta_bench.reports.columns import Row
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, Signs, measured, percent, report_console
 
@@ -17,8 +17,7 @@ PLAIN = Signs("±", "–")
 
 
 def row(**changes):
-    base = dict.fromkeys(Row._fields) | {name: "" for name, kind in KINDS.items() if kind == "text"}
-    base |= {
+    base = {
         "method": "tent",
         "variant": "lr=0.001",
         "model": "pocket-bn",
@@ -28,7 +27,7 @@ def row(**changes):
     base |= {"shifts": "fog:5;snow:5", "accuracy": 0.7412, "accuracy_low": 0.72, "accuracy_high": 0.76}
     base |= {"source_accuracy": 0.63, "gain": 0.1112, "gain_low": 0.1, "gain_high": 0.122, "ms_p50": 3.123}
     base |= {"ms_p95": 4.56, "batch_size": 50, "peak_mib": 120.7, "sees": "batch", "status": "complete"}
-    return Row(**(base | {"demonstration": False, "mixed": False} | changes))
+    return Row(**(base | changes))
 
 
 SOURCE = row(

@@ -92,7 +92,7 @@ def test_the_plot_has_a_line_per_setting(points, tmp_path):
 
 
 def test_a_method_without_a_student_and_classes_that_differ_are_refused():
-    with pytest.raises(BadInputError, match="no fit, respond, scores, student"):
+    with pytest.raises(BadInputError, match="no fit, respond, student"):
         study(Plan(method="tent"))
     with pytest.raises(BadInputError, match="at least one dataset"):
         study(Plan(datasets=()))

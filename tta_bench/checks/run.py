@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from tta_bench.checks import cards, golden, purity, scores, states, surroundings
+from tta_bench.checks import cards, golden, purity, scores, states, surroundings, variants
 from tta_bench.checks.core import BrokenPromiseError, Check, NotApplicableError
 from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.hyperparameters import variant
 from tta_bench.method import Method
 
 Status = Literal["passed", "failed", "skipped", "xfail", "xpass"]
-MODULES = (cards, purity, states, scores, surroundings, golden)
+MODULES = (cards, purity, states, scores, variants, surroundings, golden)
 
 CHECKS: tuple[Check, ...] = tuple(
     value for module in MODULES for value in vars(module).values() if isinstance(value, Check)

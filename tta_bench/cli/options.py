@@ -49,11 +49,20 @@ def _parameter(one: Option, default: Any) -> inspect.Parameter:
 
 
 def for_terminal(error: TTABenchError) -> str:
-    """Return the sentence of an error with flags in the place of the options that it names."""
+    """Return the sentence of an error with flags in the place of the options that it names.
+
+    ``name=True``, ``name=`` or else the first ``name`` becomes the flag; without any the flag follows the sentence.
+    """
     sentence = str(error)
     for name in error.options:
-        flag = flag_of(name)
-        changed = re.sub(rf"\b{name}(=\w*|\b)", flag, sentence, count=1)
+        flag, changed = flag_of(name), sentence
+        for pattern, text in (
+            (rf"\b{name}=True\b", flag),
+            (rf"\b{name}=\b", f"{flag} "),
+            (rf"\b{name}\b=?", flag),
+        ):
+            if changed == sentence:
+                changed = re.sub(pattern, text, sentence, count=1)
         sentence = changed if changed != sentence else f"{sentence} ({flag})"
     return sentence
 

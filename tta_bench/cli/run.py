@@ -103,6 +103,7 @@ def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     """Print the table of this run's cells, and name what was written."""
     from tta_bench.cli.progress import say
     from tta_bench.reports.leaderboard import leaderboard, write_csv
+    from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
 
     console.print()
@@ -114,6 +115,8 @@ def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {path}  the table of the whole folder")
+    for sentence in skipped_images(output, {one.cell for one in ended}):
+        say(console, sentence, style="yellow")
     for one in ended:
         if one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
+from tta_bench.prompts import DATASET, find_prompts
 from tta_bench.spec import Shift as Shift
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Dataset:
         licence: Of the data.
         citation: Where to cite it from.
         homepage: Where it comes from.
+        notes: What a reader of its tables must know.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    notes: str = ""
 
     def shifts(self, corruptions: Sequence[str] = (), severities: Sequence[int] = (5,)) -> tuple[Shift, ...]:
         """Return the shifts that are meant, in the literature's order.
@@ -100,14 +103,16 @@ class Dataset:
         return tuple(Shift(self.name, name, severity) for severity in severities for name in ordered)
 
     def prompted(self, name: str) -> Dataset:
-        """Return the dataset with another of its sets of prompt templates.
+        """Return the dataset with other prompt templates.
+
+        Args:
+            name: A set of the dataset, a named set, or a text file; see `tta_bench.prompts.find_prompts`.
 
         Raises:
-            UnknownNameError: If it has no set of that name.
+            UnknownNameError: If there is no set of that name.
         """
-        if name not in self.prompt_sets:
-            raise UnknownNameError("set of prompt templates", name, self.prompt_sets)
-        return replace(self, templates=self.prompt_sets[name])
+        own = {DATASET: self.templates, **self.prompt_sets}
+        return replace(self, templates=find_prompts(name, own).templates)
 
 
 def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]:

@@ -24,6 +24,7 @@ from tta_bench.spec import Outcome, counter_seed
 from tta_bench.steps import Stepped, Way, joined, step, way_of
 
 NOTHING_NOTED = Outcome()
+Scored = Callable[[Batch, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class CellJob:
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
+        scored: Told the scores (N, K) of every batch.
     """
 
     method: Method
@@ -51,6 +53,7 @@ class CellJob:
     scores: SourceScores | None
     split: SplitBatches | None = None
     probe_memory: bool = True
+    scored: Scored | None = None
 
 
 class Step(NamedTuple):
@@ -120,6 +123,8 @@ class CellRunner:
         seconds, stepped = self.meter.take(), joined(parts)
         warmup = now.turn == 0 and self.job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
+        if self.job.scored is not None:
+            self.job.scored(batch, stepped.scores)
         finite = self.outcome.finite and bool(torch.isfinite(stepped.scores).all())
         self.outcome = replace(self.outcome, finite=finite)
         columns = self._columns(stepped, batch, seconds)

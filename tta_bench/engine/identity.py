@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.data.dataset import Dataset
@@ -16,6 +17,7 @@ from tta_bench.engine.split import source_data
 from tta_bench.errors import PluginError
 from tta_bench.method import Method, ViewPolicy
 from tta_bench.models.source import SourceModel
+from tta_bench.prompts import sentences_hash
 from tta_bench.spec import Cell, Manifest, Notes, Protocol, digest
 from tta_bench.spec.cell import ID_LENGTH
 from tta_bench.spec.manifest import Clock
@@ -30,11 +32,13 @@ class MethodInfo(NamedTuple):
         view_policy: How views are made for it.
         adapted_tensors: Names of the tensors that it changes.
         notes: Its own notes for the manifest.
+        sentences: Those that it encodes besides the source model's.
     """
 
     view_policy: ViewPolicy | None = None
     adapted_tensors: tuple[str, ...] = ()
     notes: Mapping[str, Any] = {}
+    sentences: tuple[str, ...] = ()
 
 
 def describe_method(method: Method, source: SourceModel) -> MethodInfo:
@@ -52,7 +56,9 @@ def describe_method(method: Method, source: SourceModel) -> MethodInfo:
         raise PluginError(
             f"{name}.notes must return a dict of texts ({error}); turn its values into text"
         ) from error
-    return MethodInfo(policy, tuple(map(str, method.adapted_tensors(source))), notes)
+    return MethodInfo(
+        policy, tuple(map(str, method.adapted_tensors(source))), notes, tuple(method.sentences(source))
+    )
 
 
 def is_baseline(method: Method) -> bool:
@@ -62,11 +68,6 @@ def is_baseline(method: Method) -> bool:
     """
     idle = method.card.idle if "card" in vars(type(method)) else None
     return idle is not None and all(getattr(method, name, None) == value for name, value in idle)
-
-
-def encoded_prompts(method: Method, source: SourceModel) -> str:
-    """Return the hash of the prompts that a cell's text side encodes; empty where it has none."""
-    return digest(source.text.templates, 16) if source.text else ""
 
 
 class Resolved(NamedTuple):
@@ -105,7 +106,7 @@ def protocol_card(one: Resolved) -> Protocol:
         subset=cell.subset,
         images_used=len(stream),
         images_available=sum(len(part.images) for part in stream.parts),
-        data_hash=_joined(part.images.data_hash for part in stream.parts),
+        data_hash=digest([part.images.data_hash for part in stream.parts], 16),
         data_seed=cell.data_seed,
         origin="; ".join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
         order_hash=stream.order_hash(),
@@ -115,7 +116,7 @@ def protocol_card(one: Resolved) -> Protocol:
         normalisation=normalisation(source),
         reset=cell.reset,
         batch_size=cell.batch_size,
-        prompts=encoded_prompts(one.method, source),
+        prompts=encoded_prompts(one),
         views="" if policy is None else f"{policy.kind} {policy.count} version {views.VERSION}",
         source_data=", ".join(used) if used else "none",
         source_split="" if one.split is None else one.split.data_hash,
@@ -124,10 +125,14 @@ def protocol_card(one: Resolved) -> Protocol:
     )
 
 
-def _joined(hashes: Iterable[str]) -> str:
-    """Return one hash of the data of several shifts; that of a single one is its own."""
-    each = list(hashes)
-    return each[0] if len(each) == 1 else digest(each, 16)
+def encoded_prompts(one: Resolved) -> str:
+    """Return the hash of every sentence that is encoded; empty without a text side.
+
+    They are those that the source model is bound to, which student, teacher and baseline share, and then those that
+    the method adds.
+    """
+    text = one.source.text
+    return sentences_hash((*text.sentences, *one.info.sentences)) if text else ""
 
 
 def _origin(images: ImageSource) -> str:
@@ -147,8 +152,10 @@ def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -
         "precision", "device",
     )  # fmt: skip
     facts = {name: getattr(protocol, name) for name in shared}
-    templates = one.source.text.templates if one.source.text else ()
-    return digest([facts, templates, str(part.shift), part.images.data_hash, order_hash], ID_LENGTH)
+    sentences = one.source.text.sentences if one.source.text else ()
+    return digest(
+        [facts, sentences_hash(sentences), str(part.shift), part.images.data_hash, order_hash], ID_LENGTH
+    )
 
 
 def make_manifest(one: Resolved) -> Manifest:
@@ -173,6 +180,8 @@ def make_manifest(one: Resolved) -> Manifest:
             predicts=card.predicts,
             output=card.output,
             paper=card.paper,
+            category=card.category,
+            prompt_set=Path(one.cell.prompts).name if one.source.text else "",
             bad_images=tuple(sorted(bad)),
             of_method=one.info.notes,
         ),

@@ -14,14 +14,17 @@ from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
     as_dict,
     create_method,
+    declared_prompts,
     hyperparameter_names,
     method_class,
     plugin_methods,
     source_hash,
+    unknown_hyperparameter,
     variant,
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of
+from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, parse_setting, settings_for
 
 CLIP = "open_clip/ViT-B-16-quickgelu:openai"
@@ -116,7 +119,7 @@ def _check_owners(request: Request, methods: Sequence[Candidate]) -> None:
         if setting.method:
             _check_owner("settings", setting.method, names)
         elif setting.name not in known:
-            raise UnknownNameError(f"hyper-parameter of {', '.join(names)}", setting.name, known)
+            raise unknown_hyperparameter(", ".join(names), setting.name, known)
 
 
 def _check_owner(option: str, owner: str, methods: Sequence[str]) -> None:
@@ -135,7 +138,6 @@ def _datasets(request: Request, live: Live) -> Iterator[tuple[Dataset, tuple[Shi
     for token in request.datasets:
         given = live.dataset(token)
         dataset, corruptions, severities = (given, (), ()) if given else find_dataset(token)
-        dataset = dataset.prompted(request.prompts) if request.prompts else dataset
         named = corruptions or (request.corruptions if dataset.corruptions else ())
         asked.setdefault(dataset.name, (dataset, []))[1].extend(
             dataset.shifts(named, severities or request.severities)
@@ -167,6 +169,8 @@ def _cells(
                 continue
             batch_size = request.batch_size or _default_batch(one.method, dataset, reset)
             one.method.check_protocol(reset, batch_size)
+            prompts = request.prompts or declared_prompts(type(one.method), one.preset)
+            dataset.prompted(prompts)
             for model in request.models or (_default_model(one.name, one.method, dataset),):
                 yield Cell(
                     **_of_method(one),
@@ -183,7 +187,7 @@ def _cells(
                     device=device,
                     pretrained=request.pretrained,
                     chosen=request.chosen,
-                    prompts=request.prompts,
+                    prompts=prompts,
                     data_options=request.data_options,
                     suite=request.suite,
                     in_process=live.hashes(method=one.name, model=model, dataset=dataset.name),
@@ -245,6 +249,8 @@ def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
         else f"{name} on {model}: never reset, {size} images at a time"
         for name, model, reset, size in per_method
     ]
+    chosen = list(dict.fromkeys(cell.prompts for cell in cells))
+    parts += [f"prompts {', '.join(chosen)}"] if chosen != [DATASET] else []
     parts.append(f"seed {', '.join(map(str, request.seeds))}")
     return "; ".join(parts)
 

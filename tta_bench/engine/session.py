@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tta_bench.data.stream import Stream
-from tta_bench.engine.cell import CellJob, CellRunner
+from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.globals import torch_settings
 from tta_bench.engine.identity import (
     MethodInfo,
@@ -61,6 +61,7 @@ class Session:
         resume: Whether interrupted cells resume where they stopped, and not from their start.
         force: Whether complete cells are computed again.
         probe_memory: Whether CPU memory is probed.
+        scored: Told every batch with its scores, for what records do not hold.
     """
 
     store: RecordStore
@@ -69,6 +70,7 @@ class Session:
     resume: bool = False
     force: bool = False
     probe_memory: bool = True
+    scored: Scored | None = None
 
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
@@ -131,6 +133,7 @@ class Session:
                 split=split,
                 scores=None if is_baseline(one.method) else self._scores(one, manifest),
                 probe_memory=self.probe_memory,
+                scored=self.scored,
             )
             runner = CellRunner(job, writer, self.reporter.advanced, noted, manifest.outcome)
             outcome = runner.run(start)

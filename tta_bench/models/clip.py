@@ -13,8 +13,9 @@ from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.layers import freeze
 from tta_bench.models.loading import ModelRequest
-from tta_bench.models.source import Network, SourceModel, similarity
-from tta_bench.models.text import TextSide, Tokenizer
+from tta_bench.models.patches import patch_features
+from tta_bench.models.source import Network, SourceModel
+from tta_bench.models.text import TextSide, Tokenizer, similarity
 from tta_bench.models.weights import filter_of
 
 
@@ -54,6 +55,10 @@ class ClipNetwork(Network):
             return features, maps if maps.ndim == 3 else None
         result = visual(x)
         return result if isinstance(result, tuple) else (result, None)
+
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return raw features (N, D) and those of the patches (N, P, D), where the tower has such."""
+        return patch_features(self.visual, x)
 
     def head(self, features: Tensor) -> Tensor:
         """Return the logits (N, K): scaled cosines with the prototypes."""

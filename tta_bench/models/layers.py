@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tta_bench.norms import NormLayer, NormRule, running
 
@@ -164,6 +166,18 @@ def keep_type(root: nn.Module, dtype: torch.dtype) -> None:
     for module in root.modules():
         if kind_of(module) in NORMS:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Compute attention operation by operation: fused kernels have no rule for ``vmap`` and hide their work."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def freeze(root: nn.Module) -> None:

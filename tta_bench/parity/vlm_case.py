@@ -104,10 +104,12 @@ class Course(NamedTuple):
 
     Attributes:
         scores: (N, K) of all images in order.
+        first: The state before the first step.
         states: The state after each step; that of the episode where each step is one.
     """
 
     scores: Tensor
+    first: State
     states: list[State]
 
     @property
@@ -154,4 +156,4 @@ def course(
         state = stepped.state
         scores.append(stepped.scores)
         states.append(state)
-    return Course(torch.cat(scores), states)
+    return Course(torch.cat(scores), first, states)

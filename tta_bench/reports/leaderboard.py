@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from tta_bench.reports.columns import SOURCE, Row
 from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
 from tta_bench.reports.load import StoredCell, load_cells, load_records
-from tta_bench.reports.row import SOURCE, Row
-from tta_bench.reports.summary import Numbers, summarise
+from tta_bench.reports.summary import summarise
 from tta_bench.spec import canonical, digest
 
 __all__ = ["leaderboard", "validate_leaderboard", "write_csv"]
@@ -76,15 +77,17 @@ def _rows(group: Sequence[StoredCell], by: By, code: str) -> Iterator[Row]:
         yield _row(here, [shift], summarise(records.of_shift(shift)) if records else None, code)
 
 
-def _row(group: Sequence[StoredCell], shifts: Sequence[str], numbers: Numbers | None, code: str) -> Row:
+def _row(
+    group: Sequence[StoredCell], shifts: Sequence[str], numbers: Mapping[str, Any] | None, code: str
+) -> Row:
     first = group[0]
     cell, protocol, notes = first.cell, first.protocol, first.manifest.notes
-    values: dict[str, Any] = dict.fromkeys(Row._fields)
-    values.update(numbers._asdict() if numbers else {})
+    values: dict[str, Any] = dict(numbers or {})
     init_ms = [one.manifest.outcome.init_ms for one in group if one.manifest.outcome.init_ms is not None]
     values.update(
         method=cell.method,
         variant=",".join(part for part in (cell.variant, code) if part),
+        category=notes.category,
         model=cell.model,
         dataset=cell.dataset,
         shifts=";".join(shift.removeprefix(f"{cell.dataset}:") for shift in shifts),
@@ -96,8 +99,10 @@ def _row(group: Sequence[StoredCell], shifts: Sequence[str], numbers: Numbers | 
         severity=_joined(severity for one in group for severity in one.protocol.severity),
         precision=protocol.precision,
         device=protocol.device,
+        machine=_joined(_machine(one) for one in group),
         weights="random" if notes.random_weights else protocol.weights[:8],
         preprocessing=protocol.preprocessing,
+        prompt_set=notes.prompt_set,
         prompts=protocol.prompts,
         source_data=protocol.source_data,
         hyperparameters_chosen=protocol.hyperparameters_chosen,
@@ -113,6 +118,11 @@ def _joined(values: Iterable[object]) -> str:
     return ";".join(
         str(value) for value in sorted(set(values), key=lambda value: (len(str(value)), str(value)))
     )
+
+
+def _machine(one: StoredCell) -> str:
+    machine = one.manifest.machine
+    return f"{machine.device_name}, {machine.threads} threads, torch {machine.torch_build}"
 
 
 def _demonstration(one: StoredCell) -> bool:
@@ -138,7 +148,7 @@ def _row_conflicts(rows: Sequence[Row], by: By) -> list[Conflict]:
 def _marked(rows: Sequence[Row], found: Sequence[Conflict], by: By) -> list[Row]:
     whole = {conflict.dataset for conflict in found if by == "dataset" or not conflict.shift}
     shifts = {(conflict.dataset, conflict.shift.removeprefix(f"{conflict.dataset}:")) for conflict in found}
-    return [row._replace(mixed=row.dataset in whole or (row.dataset, row.shifts) in shifts) for row in rows]
+    return [replace(row, mixed=row.dataset in whole or (row.dataset, row.shifts) in shifts) for row in rows]
 
 
 def _rank(rows: Sequence[Row], by: By) -> Any:
@@ -154,7 +164,7 @@ def _rank(rows: Sequence[Row], by: By) -> Any:
         below = row.accuracy is None, -(row.accuracy or 0.0)
         return (
             *block(row), not (row.method == SOURCE or stands_in), *below, row.method, row.variant,
-            tuple(map(str, row)),
+            tuple(map(str, vars(row).values())),
         )  # fmt: skip
 
     return rank

@@ -26,6 +26,7 @@ class Machine:
     Attributes:
         device: Kind of device.
         device_name: Its model.
+        instructions: Instruction set that torch's kernels use on the processor.
         threads: Threads that torch computes with.
         cores: Processors of the machine.
         system: Operating system.
@@ -37,6 +38,7 @@ class Machine:
 
     device: str
     device_name: str
+    instructions: str
     threads: int
     cores: int | None
     system: str
@@ -74,6 +76,8 @@ class Notes:
         predicts: Which side of the update the prediction comes from.
         output: What the scores are.
         paper: Where the method is described.
+        category: What a prediction draws on besides the source model.
+        prompt_set: Name of the prompt templates; empty without a text side.
         bad_images: Ids of the images that were left out because they cannot be decoded.
         of_method: Choices that the method made by itself for this model.
     """
@@ -86,6 +90,8 @@ class Notes:
     predicts: str = "after"
     output: str = "logits"
     paper: str = ""
+    category: str = ""
+    prompt_set: str = ""
     bad_images: tuple[str, ...] = ()
     of_method: Mapping[str, Any] = field(default_factory=dict)
 

@@ -20,7 +20,7 @@ DEVICES = ("auto", "cpu", "cuda")
 BAD_IMAGE = ("stop", "skip")
 CHOSEN = ("published", "held-out", "tuned-on-test")
 ELASTIC = ("original", "imagecorruptions")
-DATA_OPTIONS = ("bad_image", "emulate_distributed", "elastic", "frost_dir")
+DATA_OPTIONS = ("bad_image", "allow_incomplete", "emulate_distributed", "elastic", "frost_dir")
 """Options that decide which images are read and how they look; their effect is in the hash of the data."""
 
 
@@ -92,9 +92,14 @@ class Request:
     pretrained: bool = option(
         True, "Without: random weights, for timing; tables say so.", flag="--pretrained/--no-pretrained"
     )
-    prompts: str = option("", "Named set of the dataset's prompt templates, for CLIP-like models.")
+    prompts: str = option(
+        "", "Prompt templates by name or text file, for all CLIP-like models; see list prompts."
+    )
     bad_image: str = option(
         "stop", "stop or skip: what an unreadable image does.", flag="--on-bad-image", choices=BAD_IMAGE
+    )
+    allow_incomplete: bool = option(
+        False, "Run datasets of which images are missing; tables say so.", flag="--allow-incomplete"
     )
     workers: int | None = option(None, "Processes that decode images; 0: the main process.", least=0)
     emulate_distributed: bool = option(

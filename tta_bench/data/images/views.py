@@ -7,22 +7,19 @@ pure function of images and numbers, so the views of an image depend neither on 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tta_bench.augment import CROP_NUMBERS, crop_grid
 from tta_bench.data.images.distortions import OPERATIONS, distort
 from tta_bench.errors import UnknownNameError
 
 VERSION = 1
 """Raised whenever the views of an image change, so that records of other views are not taken for the same."""
-ATTEMPTS = 10
-"""Tries for a crop that fits, after which it is the middle of the image."""
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-CROP_NUMBERS = 2 * ATTEMPTS + 3
+AREA = (0.08, 1.0)
 CHAINS = DEPTH = 3
 MIX_NUMBERS = [1, CHAINS, CHAINS, 3 * CHAINS * DEPTH]
 SMALL = 64
@@ -81,19 +78,8 @@ def resized_crops(images: Tensor, numbers: Tensor) -> Tensor:
         images: (N, C, H, W) in [0, 1].
         numbers: (N, 23) uniform.
     """
-    height, width = images.shape[-2:]
-    top, left, rows, columns = _boxes(numbers, height, width)
-    flip = numbers[:, -1] < 0.5
-    y = _places(top, rows, height).to(images)
-    x = _places(left, columns, width).to(images)
-    x = torch.where(flip[:, None], x.flip(-1), x)
-    grid = torch.stack(
-        [
-            ((2 * x + 1) / width - 1)[:, None, :].expand(-1, height, -1),
-            ((2 * y + 1) / height - 1)[:, :, None].expand(-1, -1, width),
-        ],
-        dim=-1,
-    )
+    size = (images.shape[-2], images.shape[-1])
+    grid = crop_grid(numbers, size, numbers[:, -1] < 0.5, AREA, dtype=images.dtype)
     return _rounded(F.grid_sample(images, grid, padding_mode="border", align_corners=False))
 
 
@@ -146,31 +132,6 @@ KINDS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "augmix": (CROP_NUMBERS + sum(MIX_NUMBERS), mixed),
 }
 """Random numbers of one view, and what makes it, by kind."""
-
-
-def _boxes(numbers: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return top, left, height and width (N,) of the first crop that fits, float32."""
-    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, :ATTEMPTS])
-    low, high = (math.log(ratio) for ratio in RATIO)
-    ratio = (low + (high - low) * numbers[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
-    columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
-    first = fits.int().argmax(1, keepdim=True)
-    some = fits.any(1)
-    # Without one that fits: as much of the middle as the ratios allow.
-    rows = torch.where(some, rows.gather(1, first)[:, 0], float(min(height, round(width / RATIO[0]))))
-    columns = torch.where(some, columns.gather(1, first)[:, 0], float(min(width, round(height * RATIO[1]))))
-    top, left = numbers[:, -3] * (height - rows + 1), numbers[:, -2] * (width - columns + 1)
-    top = torch.where(some, top.floor().minimum(height - rows), ((height - rows) / 2).floor())
-    left = torch.where(some, left.floor().minimum(width - columns), ((width - columns) / 2).floor())
-    return top, left, rows, columns
-
-
-def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Return where (N, size) in the image the pixels of enlarged crops lie, inside each crop."""
-    centres = torch.arange(size, dtype=torch.float64, device=start.device) + 0.5
-    start, length = start.double()[:, None], length.double()[:, None]
-    return (start + centres * length / size - 0.5).clamp(start, start + length - 1)
 
 
 def _rounded(images: Tensor) -> Tensor:
