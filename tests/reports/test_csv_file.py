@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
