@@ -23,6 +23,7 @@ from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
 from tta_bench.spec import RESETS, PluginFile, digest
+from tta_bench.spec.code import code_hash
 
 SHARED = (
     "tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim", "tta_bench.prompts",
@@ -41,7 +42,15 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
     brought = plugins or {}
     if name not in brought and brought and name not in registry.registered("methods"):
         raise UnknownNameError("method", name, [*registry.registered("methods"), *brought])
-    found = brought[name] if name in brought else registry.load("methods", name)
+    return check_method_class(name, brought[name] if name in brought else registry.load("methods", name))
+
+
+def check_method_class(name: str, found: Any) -> type[Method]:
+    """Return what a name stands for if it is a method that can run.
+
+    Raises:
+        PluginError: If it is none, or has no card.
+    """
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise PluginError(f"method {name!r} must be a subclass of tta_bench.method.Method, got {found!r}")
     cls: type[Method] = found
@@ -260,7 +269,7 @@ def source_hash(cls: type[Method]) -> str:
         for found in _imported(texts[key], getattr(module, "__package__", None) or ""):
             if found in SHARED or (package and f"{found}.".startswith(f"{package}.")):
                 waiting.append(found)
-    return digest(texts or cls.__qualname__, 16)
+    return digest(texts or code_hash(cls), 16)
 
 
 def _own_package(module: str) -> str:

@@ -13,12 +13,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tta_bench.cli.data import data_app
-from tta_bench.cli.progress import ConsoleReporter
 from tta_bench.engine.planning import plan
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
+from tta_bench.reports.progress import ConsoleReporter
 from tta_bench.spec import Request
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tta_bench.cli import progress
-from tta_bench.cli.progress import ConsoleReporter
 from tta_bench.engine.session import Session
+from tta_bench.reports import progress
+from tta_bench.reports.progress import ConsoleReporter
 
 RUN = ("run", "--method", "source", "--dataset", "pocket", "--limit", "8")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tta_bench.data.dataset import Dataset, Shift
-from tta_bench.engine.live import Live
+from tta_bench.engine.live import Entry, Live
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.session import Session
 from tta_bench.hyperparameters import as_dict, source_hash
@@ -207,8 +207,8 @@ LIVE = Live()
 def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake", dataset=NOISE, **changes):
     """A cell whose method and dataset are objects of this process."""
     hashes = {"method": repr(method), "dataset": f"{dataset.name} {id(dataset)}"}
-    LIVE.add("method", name, method, hashes["method"])
-    LIVE.add("dataset", dataset.name, dataset, hashes["dataset"])
+    for kind, value in (("method", method), ("dataset", dataset)):
+        LIVE.entries[kind, hashes[kind]] = Entry(name, value, hashes[kind])
     facts = {
         "method": name,
         "hyperparameters": as_dict(method),

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def print_flops(console: Console, cells: Sequence[Cell], objects: Objects) -> bool:
     """Print what adapting to one image costs, once for each method and model; False if one cannot be counted."""
-    from tta_bench.cli.progress import say
     from tta_bench.engine.flops import step_costs
     from tta_bench.registry import FAILURES, brief
+    from tta_bench.reports.progress import say
 
     whole = True
     for cell in {(cell.method, cell.model): cell for cell in cells}.values():

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tta_bench.engine.session import Ended, Session
+    from tta_bench.api import Ran
+    from tta_bench.engine.objects import Objects
     from tta_bench.spec import Cell
 
 FAILED = 1
@@ -44,12 +45,9 @@ def run(
     Cells that the run folder already holds are not computed again.
     """
     from tta_bench.cli.flops import print_flops
-    from tta_bench.cli.progress import ConsoleReporter, say
     from tta_bench.engine.objects import Objects
     from tta_bench.engine.planning import describe_defaults, plan
-    from tta_bench.engine.session import Session
-    from tta_bench.records.sink import Sink
-    from tta_bench.records.store import Store
+    from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
 
     request = _request(given, config, suite)
@@ -60,23 +58,22 @@ def run(
         for cell in cells:
             say(console, cell.label)
         return
-    store = Store(controls.output).open(create=True)
     objects = Objects(workers=request.workers)
-    with ConsoleReporter(console, len(cells)) as reporter:
-        session = Session(
-            Sink(store), reporter, objects, controls.resume, controls.force, probe_memory=controls.memory
-        )
-        ended = _to_the_end(session, cells)
-    _report(console, controls.output, ended)
+    ran = _to_the_end(console, cells, controls, objects)
+    _report(console, controls.output, ran)
     counted = print_flops(console, cells, objects) if flops else True
-    if not counted or any(one.status == "failed" for one in ended):
+    if not counted or any(one.status == "failed" for one in ran.ended):
         raise typer.Exit(FAILED)
 
 
-def _to_the_end(session: Session, cells: Sequence[Cell]) -> list[Ended]:
+def _to_the_end(console: Console, cells: Sequence[Cell], controls: Controls, objects: Objects) -> Ran:
     """Run the cells; say what is left to do where the user interrupts them."""
+    from tta_bench.api import run_cells
+    from tta_bench.reports.progress import ConsoleReporter
+
     try:
-        return session.run(cells)
+        with ConsoleReporter(console, len(cells)) as reporter:
+            return run_cells(cells, controls, objects=objects, reporter=reporter)
     except KeyboardInterrupt:
         sentence = (
             "tta-bench: interrupted; the same command with --resume continues from here, but starts the cell under "
@@ -99,25 +96,22 @@ def _request(given: dict[str, Any], config: Path | None, suite: str | None) -> R
     return make_request(values, use)
 
 
-def _report(console: Console, output: str, ended: Sequence[Ended]) -> None:
+def _report(console: Console, output: str, ran: Ran) -> None:
     """Print the table of this run's cells, and name what was written."""
-    from tta_bench.cli.progress import say
-    from tta_bench.reports.leaderboard import leaderboard, write_csv
+    from tta_bench.reports.progress import say
     from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
 
     console.print()
-    print_table(leaderboard([output], cells={one.cell for one in ended}, allow_mixed=True), console)
-    path = f"{output.rstrip('/')}/leaderboard.csv"
-    write_csv(leaderboard([output], allow_mixed=True), path)
-    computed = sum(one.status != "reused" for one in ended)
-    say(console, f"\n{computed} cells computed, {len(ended) - computed} reused. Written:")
+    print_table(ran.results.rows(allow_mixed=True), console)
+    computed = sum(one.status != "reused" for one in ran.ended)
+    say(console, f"\n{computed} cells computed, {len(ran.ended) - computed} reused. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
-    say(console, f"  {path}  the table of the whole folder")
-    for sentence in skipped_images(output, {one.cell for one in ended}):
+    say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
+    for sentence in skipped_images(output, {one.cell for one in ran.ended}):
         say(console, sentence, style="yellow")
-    for one in ended:
+    for one in ran.ended:
         if one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"
             say(console, f"failed: {one.label}; the traceback is in {where}", style="red")

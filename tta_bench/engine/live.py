@@ -3,71 +3,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from tta_bench import registry
 from tta_bench.data.dataset import Dataset
+from tta_bench.errors import PluginError
+from tta_bench.hyperparameters import as_dict, check_method_class, source_hash
 from tta_bench.method import Method
-from tta_bench.models.source import SourceModel
+from tta_bench.models.own import OwnModel
+from tta_bench.spec import digest
+from tta_bench.spec.plain import to_plain
 
 Kind = Literal["method", "model", "dataset"]
 
 
 class Entry(NamedTuple):
-    """One object, the name that cells call it by, and the hash of what it holds."""
+    """One object.
+
+    Attributes:
+        name: What cells call it.
+        value: The object.
+        content: Hash of what it holds.
+        portable: Whether any process can make it from the cell alone, as a registered method with its
+            hyper-parameters; such a cell is not in-process.
+    """
 
     name: str
     value: Any
     content: str
+    portable: bool = False
 
 
 @dataclass
 class Live:
-    """The objects of one run, by kind and by the hash of their content."""
+    """The objects of one run, by the tokens that its request calls them by."""
 
     entries: dict[tuple[Kind, str], Entry] = field(default_factory=dict)
 
-    def add(self, kind: Kind, name: str, value: Any, content: str) -> str:
-        """Keep an object and return the name that a request calls it by.
+    def add_method(self, method: Method) -> str:
+        """Keep a method with its hyper-parameters, and return its token.
 
-        Two objects of one name and other content are told apart by their content.
+        Raises:
+            PluginError: If its class cannot run, or has the name of a registered method that it is not.
         """
-        for (other, _), entry in list(self.entries.items()):
-            if other == kind and entry.name == name and entry.content != content:
-                name = f"{name}@{content[:8]}"
-        self.entries[kind, content] = Entry(name, value, content)
-        return name
+        cls = type(method)
+        known = registry.registered("methods")
+        place = f"{cls.__module__}:{cls.__qualname__}"
+        registered = next((name for name, point in known.items() if point.value == place), None)
+        name = registered or str(getattr(cls, "name", cls.__name__.lower()))
+        check_method_class(name, cls)
+        if registered is None and name in known:
+            raise PluginError(
+                f"method {name!r} of this process is also one of package {registry.owner(known[name])}; give it "
+                "another `name`"
+            )
+        content = digest([place, source_hash(cls), to_plain(as_dict(method))], 16)
+        return self._add(
+            "method", f"{name}@{content[:8]}", Entry(name, method, content, registered is not None)
+        )
 
-    def has(self, kind: Kind, name: str) -> bool:
-        """Return whether a name stands for an object."""
-        return self._named(kind, name) is not None
+    def add_model(self, model: OwnModel) -> str:
+        """Keep a network, and return its token."""
+        name = self._free("model", model.name, model.content)
+        return self._add("model", name, Entry(name, model, model.content))
 
-    def methods(self, names: Iterable[str]) -> Iterator[tuple[str, Method]]:
-        """Yield the methods among some names that are objects."""
-        for name in dict.fromkeys(names):
-            entry = self._named("method", name)
-            if entry is not None:
-                yield name, entry.value
+    def add_dataset(self, dataset: Dataset, content: str) -> str:
+        """Keep a dataset with the hash of its content, and return its token, which is its name."""
+        name = self._free("dataset", dataset.name, content)
+        return self._add("dataset", name, Entry(name, replace(dataset, name=name), content))
 
-    def dataset(self, name: str) -> Dataset | None:
-        """Return the dataset that a name stands for, None if it is no object."""
-        entry = self._named("dataset", name)
-        return None if entry is None else entry.value
+    def _add(self, kind: Kind, token: str, entry: Entry) -> str:
+        self.entries[kind, token] = entry
+        return token
 
-    def hashes(self, **names: str) -> dict[str, str]:
-        """Return the content hash of each part of a cell that is an object, by ``method``, ``model``, ``dataset``."""
-        found = {kind: self._named(kind, name) for kind, name in names.items()}  # type: ignore[arg-type]
-        return {kind: entry.content for kind, entry in found.items() if entry is not None}
+    def _free(self, kind: Kind, name: str, content: str) -> str:
+        """Return the name, with its content behind it where another object or a registered one has it."""
+        other = self.entries.get((kind, name))
+        taken = other is not None and other.content != content
+        known = registry.registered("models" if kind == "model" else "datasets")
+        return f"{name}@{content[:8]}" if taken or name in known else name
+
+    def find(self, kind: Kind, token: str) -> Entry | None:
+        """Return the object that a token stands for, None if it stands for none."""
+        return self.entries.get((kind, token))
 
     def get(self, kind: Kind, content: str) -> Any:
         """Return an object by its content, None if this process does not have it."""
-        entry = self.entries.get((kind, content))
-        return None if entry is None else entry.value
+        every = (e.value for (k, _), e in self.entries.items() if k == kind and e.content == content)
+        return next(every, None)
 
-    def _named(self, kind: Kind, name: str) -> Entry | None:
-        return next((e for (k, _), e in self.entries.items() if k == kind and e.name == name), None)
-
-
-ModelMaker = Callable[[Dataset, str, str], SourceModel]
-"""Binds a model that is an object to a dataset's classes, given precision and kind of device."""
+    def hashes(self, **tokens: str) -> dict[str, str]:
+        """Return the content of each part of a cell that no other process can make, by kind."""
+        found = {kind: self.find(kind, token) for kind, token in tokens.items()}  # type: ignore[arg-type]
+        return {kind: one.content for kind, one in found.items() if one is not None and not one.portable}

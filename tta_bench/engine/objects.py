@@ -16,6 +16,7 @@ from tta_bench.errors import BadInputError, PluginError
 from tta_bench.hyperparameters import create_method, plugin_method, source_hash
 from tta_bench.method import Method
 from tta_bench.models.loading import load_model
+from tta_bench.models.own import OwnModel
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Cell, canonical
 
@@ -84,8 +85,10 @@ class Objects:
 
     def _load(self, cell: Cell, dataset: Dataset, seed: int) -> SourceModel:
         if "model" in cell.in_process:
-            made: SourceModel = self._get(cell, "model")(dataset, cell.precision, cell.device)
-            return made
+            own: OwnModel = self._get(cell, "model")
+            return own.bind(
+                dataset.class_names, dataset.class_indices, precision=cell.precision, device=cell.device
+            )
         return load_model(
             cell.model,
             dataset.class_names,

@@ -35,12 +35,14 @@ class Candidate(NamedTuple):
     """One method of a run.
 
     Attributes:
+        token: What the request calls it by.
         name: Its name.
         method: The method with its hyper-parameters.
         preset: Name of its preset; empty: none.
         plugin: The file that defines it; None if it is registered.
     """
 
+    token: str
     name: str
     method: Method
     preset: str = ""
@@ -61,7 +63,7 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     methods = _candidates(request, live)
     device = resolve_device(request.device).type
     for model in request.models:
-        if not live.has("model", model) and family_of(model)[0] not in registry.registered("models"):
+        if live.find("model", model) is None and family_of(model)[0] not in registry.registered("models"):
             raise UnknownNameError(
                 "model", model, registry.registered("models"), "`tta-bench list models` shows all"
             )
@@ -77,16 +79,15 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
 def _candidates(request: Request, live: Live) -> list[Candidate]:
     """Return the methods of a run; settings and presets are for those that are named."""
     files = plugin_methods(request.plugins)
-    given = dict(live.methods(request.methods))
     methods = []
     for name in dict.fromkeys(request.methods):
-        if name in given:
-            methods.append(Candidate(name, given[name]))
+        if (entry := live.find("method", name)) is not None:
+            methods.append(Candidate(name, entry.name, entry.value))
             continue
         method = _method(request, name, {key: cls for key, (cls, _) in files.items()})
         plugin = files[name][1] if name in files else None
-        methods.append(Candidate(name, method, _preset(request, name), plugin))
-    _check_owners(request, [one for one in methods if one.name not in given])
+        methods.append(Candidate(name, name, method, _preset(request, name), plugin))
+    _check_owners(request, [one for one in methods if live.find("method", one.token) is None])
     for one in methods:
         if request.precision not in one.method.card.precision:
             good = ", ".join(sorted(one.method.card.precision))
@@ -136,8 +137,8 @@ def _datasets(request: Request, live: Live) -> Iterator[tuple[Dataset, tuple[Shi
     """Yield every dataset once, with all shifts that were asked of it."""
     asked: dict[str, tuple[Dataset, list[Shift]]] = {}
     for token in request.datasets:
-        given = live.dataset(token)
-        dataset, corruptions, severities = (given, (), ()) if given else find_dataset(token)
+        entry = live.find("dataset", token)
+        dataset, corruptions, severities = (entry.value, (), ()) if entry else find_dataset(token)
         named = corruptions or (request.corruptions if dataset.corruptions else ())
         asked.setdefault(dataset.name, (dataset, []))[1].extend(
             dataset.shifts(named, severities or request.severities)
@@ -190,7 +191,7 @@ def _cells(
                     prompts=prompts,
                     data_options=request.data_options,
                     suite=request.suite,
-                    in_process=live.hashes(method=one.name, model=model, dataset=dataset.name),
+                    in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),
                 )
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from tta_bench.errors import StoreError
 from tta_bench.records.files import TEMPORARY, Files
-from tta_bench.records.owner import refuse_other
+from tta_bench.records.owner import OWNER, refuse_other
 from tta_bench.records.parts import RECORDS, intact_parts
 from tta_bench.records.schema import RECORD_SCHEMA
 from tta_bench.records.writer import CellWriter
@@ -36,6 +36,7 @@ from tta_bench.spec.manifest import (
 )
 
 MARKER = "tta-bench.json"
+MANIFEST = "manifest.json"
 PROBE = f"{TEMPORARY}probe"
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
@@ -110,7 +111,7 @@ class Store:
         Raises:
             StoreError: If it is damaged, foreign or of another schema.
         """
-        name = f"{_folder(cell)}/manifest.json"
+        name = f"{_folder(cell)}/{MANIFEST}"
         content = self._files.read(name)
         return None if content is None else parse_manifest(content, self._files.path(name))
 
@@ -125,7 +126,7 @@ class Store:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest of a cell; a reader sees the old one or the new one, never half of it."""
-        self._files.write(f"{_folder(manifest.id)}/manifest.json", manifest.to_json())
+        self._files.write(f"{_folder(manifest.id)}/{MANIFEST}", manifest.to_json())
 
     def rows_done(self, cell: str) -> int:
         """Return how many records from the start of a cell are intact.
@@ -207,6 +208,18 @@ class Store:
     def put_scores(self, key: str, table: pa.Table) -> None:
         """Keep a table of scores under a key."""
         self._files.write_table(_score_file(key), table)
+
+    def copy_to(self, other: Store, cell: str) -> None:
+        """Copy a cell with all its records to another store; its manifest comes last, as it says what is there.
+
+        Raises:
+            StoreError: If a file cannot be read or written.
+        """
+        folder = _folder(cell)
+        for name in sorted(self._files.names(folder), key=lambda name: name == MANIFEST):
+            content = self._files.read(f"{folder}/{name}")
+            if content is not None and name != OWNER:
+                other._files.write(f"{folder}/{name}", content)
 
     def remove(self, cell: str) -> None:
         """Remove a cell with all its records, if it is there."""
