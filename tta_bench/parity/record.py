@@ -59,7 +59,7 @@ def _status(name: str, results: list[CaseResult]) -> Status:
     failed = [result.case for result in replayed if not result.passed]
     if failed:
         raise BadInputError(
-            f"expected the golden cases of {name} to pass, got failures in {', '.join(failed)}; mend them first"
+            f"expected the golden cases of {name} to pass, got failures in {', '.join(failed)}; fix them first"
         )
     if not replayed:
         return Status(len(results), 0, 0, 0.0, 0.0)
