@@ -70,7 +70,11 @@ class VisualNorms(Descending):
 
     def stepped(self, state: State, loss: Loss) -> tuple[State, Tensor]:
         """Return the state after one step on a loss of the adapted tensors, and the loss before it."""
-        grads, value, _ = gradient(lambda params: (loss(params), None), state["params"])
+
+        def valued(params: Tensors) -> tuple[Tensor, tuple[()]]:
+            return loss(params), ()
+
+        grads, value, _ = gradient(valued, state["params"])
         return self.moved(state, grads), value
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:

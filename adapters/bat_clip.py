@@ -109,7 +109,8 @@ class BatClip(Descending):
 
 def _class_terms(features: Tensor, classes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return how near the means of the predicted classes are to their texts, and how far from each other."""
-    belongs = F.one_hot(logits.argmax(-1), len(classes)).to(features.dtype)
+    rows = torch.arange(len(classes), device=logits.device)
+    belongs = (logits.argmax(-1)[:, None] == rows).to(features.dtype)
     count = belongs.sum(0)
     there = (count > 0).to(features.dtype)
     means = belongs.T @ features / count.clamp(min=1)[:, None]

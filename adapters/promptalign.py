@@ -111,6 +111,10 @@ class PromptAlign(ViewTuning):
         check_fit(params, statistics, source, self.weights)
         return {"params": params, "optimizer": self.descent().init(params), **statistics}
 
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts whose first words the context stands in the place of."""
+        return text_side(source).context(self.context).sentences
+
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under the text prompts."""
         context = text_side(source).context(self.context)

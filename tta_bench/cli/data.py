@@ -66,7 +66,7 @@ def list_data() -> None:
     from tta_bench.data.catalogue.declare import files_of
     from tta_bench.data.dataset import Dataset
     from tta_bench.data.layouts.locate import roots
-    from tta_bench.data.layouts.opening import find
+    from tta_bench.data.layouts.opening import is_here
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("dataset", "here", "by download", "licence", "what it is"):
@@ -76,9 +76,12 @@ def list_data() -> None:
         files = files_of(dataset) if isinstance(dataset, Dataset) else None
         if files is None:
             continue
-        here = any(find(files, shift) for shift in dataset.shifts(("all",) if dataset.corruptions else ()))
         table.add_row(
-            name, "yes" if here else "no", "yes" if files.downloads else "no", dataset.licence, dataset.title
+            name,
+            "yes" if is_here(dataset) else "no",
+            "yes" if files.downloads else "no",
+            dataset.licence,
+            dataset.title,
         )
     console = _console()
     console.print(table)
@@ -147,6 +150,8 @@ def prepare(
     console = _console()
     _say(console, f"{dataset.name}: {dataset.title}")
     _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
+    for note in files.notes:
+        _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
     if downloads:
         _say(console, f"{len(downloads)} files to download into {target} ({total_size(downloads)})")

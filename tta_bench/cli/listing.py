@@ -39,19 +39,22 @@ def list_names(
             "--no-gradients", help="Only methods that need no gradients, e.g. for quantised models."
         ),
     ] = False,
+    category: Annotated[
+        str, typer.Option("--category", help="Only methods that are episodic, online or transductive.")
+    ] = "",
+    needs: Annotated[
+        list[str] | None,
+        typer.Option("--needs", help="Only methods that need this, e.g. views or text; repeat for several."),
+    ] = None,
 ) -> None:
     """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
-    if no_gradients and kind is not Kind.methods:
-        from tta_bench.errors import BadInputError
-
-        raise BadInputError(f"--no-gradients applies to methods only, got {kind.value}; leave it out")
     own = {Kind.suites: _suites, Kind.prompts: _prompts}
     rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
-    if no_gradients:
-        rows = [row for row in rows if not _needs_gradients(row[0])]
+    if no_gradients or category or needs:
+        rows = _filtered(kind, rows, no_gradients=no_gradients, category=category, needs=needs or [])
     parity = ("parity",) if kind is Kind.methods else ()
     if kind is Kind.methods:
         from tta_bench.parity.status import label
@@ -87,11 +90,36 @@ def _registered(kind: Kind) -> list[tuple[str, str, str]]:
     return [(name, _summary(kind, name), registry.owner(point)) for name, point in points.items()]
 
 
-def _needs_gradients(method: str) -> bool:
-    """Return whether the card of a method asks for gradients; imports the method."""
-    from tta_bench import registry
+def _filtered(
+    kind: Kind, rows: list[tuple[str, ...]], *, no_gradients: bool, category: str, needs: list[str]
+) -> list[tuple[str, ...]]:
+    """Return the rows of the methods whose cards say what is asked for; the methods are imported for it."""
+    from typing import get_args
 
-    return "gradients" in registry.load("methods", method).card.needs
+    from tta_bench import registry
+    from tta_bench.errors import BadInputError, UnknownNameError
+    from tta_bench.method import Category, Need
+
+    if kind is not Kind.methods:
+        raise BadInputError(
+            f"--no-gradients, --category and --needs apply to methods only, got {kind.value}; leave them out"
+        )
+    if category and category not in get_args(Category):
+        raise UnknownNameError("category", category, get_args(Category))
+    for need in needs:
+        if need not in ("views", *get_args(Need)):
+            raise UnknownNameError("need", need, ("views", *get_args(Need)))
+
+    def wanted(name: str) -> bool:
+        card = registry.load("methods", name).card
+        has = card.needs | ({"views"} if card.views else set())
+        return (
+            has >= set(needs)
+            and category in ("", card.category)
+            and not (no_gradients and "gradients" in has)
+        )
+
+    return [row for row in rows if wanted(row[0])]
 
 
 def _suites() -> list[tuple[str, str, str]]:

@@ -40,9 +40,10 @@ def parity(
     elif method:
         console.print(f"no golden case of {method} in {folder}", markup=False)
     if record is not None:
+        from tta_bench.engine.machine import numerics
         from tta_bench.parity.record import write_status
 
-        write_status(results, record)
+        write_status(results, record, numerics())
     console.print(
         f"{passed} passed, {len(replayed) - passed} failed, {len(results) - len(replayed)} not replayed"
     )
