@@ -83,7 +83,7 @@ class Calip(Matching):
         found, text = source.patches(inputs.images), state["text"]
         if found is None:
             raise IncompatibleError(
-                f"Calip needs patch features in the space of the texts, which {source.name!r} lacks; choose a CLIP "
+                f"Calip needs patch features in the space of the texts, and {source.name!r} has none; choose a CLIP "
                 "transformer with a class token or CLIP's ResNet, e.g. open_clip/ViT-B-32:openai"
             )
         image, patches = (F.normalize(part, dim=-1) for part in found)

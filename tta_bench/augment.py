@@ -129,7 +129,7 @@ def crop_grid(
 ) -> Tensor:
     """Return the grids (N, H, W, 2) of random resized crops.
 
-    A box is drawn anew until it fits, `ATTEMPTS` times at most; then it is as much of the middle as the ratios
+    A box is redrawn until it fits, `ATTEMPTS` times at most; then it is as much of the middle as the ratios
     allow. A crop never shows what lies outside its box.
 
     Args:
