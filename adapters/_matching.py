@@ -55,7 +55,7 @@ class Matching(ScoringMethod):
         Raises:
             IncompatibleError: If the source model has no text side.
         """
-        return text_side(self, source).prototypes()
+        return text_side(source).prototypes()
 
     def rows(self, inputs: Inputs) -> Tensor:
         """Return the unit features (N, V, D) of the views that the method uses."""

@@ -7,7 +7,7 @@ from tta_bench.errors import IncompatibleError
 from tta_bench.method import SourceModel, TextSide
 
 
-def text_side(method: object, source: SourceModel) -> TextSide:
+def text_side(source: SourceModel) -> TextSide:
     """Return the text side of a source model.
 
     Raises:
@@ -15,7 +15,7 @@ def text_side(method: object, source: SourceModel) -> TextSide:
     """
     if source.text is None:
         raise IncompatibleError(
-            f"{type(method).__name__} needs a text side, which {source.name!r} does not have; choose a CLIP-like "
+            f"the method needs a text side, which {source.name!r} does not have; choose a CLIP-like "
             "model, e.g. pocket-clip"
         )
     return source.text

@@ -115,7 +115,7 @@ class ViewTuning(Descending):
             before: What the step before saw.
         """
         text = self.texts(source, params)
-        logits = text_side(self, source).logits(rows(inputs), text)
+        logits = text_side(source).logits(rows(inputs), text)
         return Seen(logits, text, logits.new_zeros(0, dtype=torch.int64), {})
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
@@ -175,7 +175,7 @@ class ViewTuning(Descending):
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the logits (N, K) of the images under the tuned tensors."""
         assert inputs.features is not None
-        return text_side(self, source).logits(inputs.features, self.texts(source, state["params"]))
+        return text_side(source).logits(inputs.features, self.texts(source, state["params"]))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class PromptTuning(ViewTuning):
 
     def prompts(self, source: SourceModel) -> Context:
         """Return the class prompts."""
-        return text_side(self, source).context(self.context)
+        return text_side(source).context(self.context)
 
     def sentences(self, source: SourceModel) -> tuple[str, ...]:
         """Return the class prompts that the context starts as."""

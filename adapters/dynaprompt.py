@@ -58,6 +58,7 @@ class DynaPrompt(PromptTuning):
         year=2025,
         category="online",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -129,7 +130,7 @@ class DynaPrompt(PromptTuning):
         """Return the logits (S, V, K) of views (1, V, D) under S chosen prompts."""
         base = self.prompts(source).ctx
         texts = [self.texts(source, {"ctx": base + params["offsets"][p]}) for p in chosen.tolist()]
-        return torch.cat([text_side(self, source).logits(features, text) for text in texts])
+        return torch.cat([text_side(source).logits(features, text) for text in texts])
 
     def _renewed(self, state: State) -> State:
         """Return the state with the prompt at the front of the queue set to 0 if every one has been used."""

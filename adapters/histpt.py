@@ -62,6 +62,7 @@ class HisTpt(PromptTuning):
         year=2024,
         category="online",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(1, "crop"),
@@ -112,9 +113,7 @@ class HisTpt(PromptTuning):
         with torch.no_grad():
             text = self.texts(source, tuned.state["params"])
             banks = self._stored(state, text, tuned.extra["entropy"])
-            return Remembered(
-                {**tuned.state, **banks}, text_side(self, source).logits(one.features, text), tuned
-            )
+            return Remembered({**tuned.state, **banks}, text_side(source).logits(one.features, text), tuned)
 
     def choose(self, logits: Tensor, before: Seen | None) -> Tensor:
         """Return the confident views (1, k), anew in each step."""
@@ -127,7 +126,7 @@ class HisTpt(PromptTuning):
         assert inputs.features is not None
         banks = (state["global"], state["local"].mean(0), state["hard"].mean(0))
         texts = [torch.where(state["filled"], F.normalize(bank, dim=-1), seen.text) for bank in banks]
-        logits = torch.cat([text_side(self, source).logits(inputs.features, text) for text in texts])
+        logits = torch.cat([text_side(source).logits(inputs.features, text) for text in texts])
         weights = (-entropy(logits)).softmax(0)
         certainty = entropy(seen.confident).mean() if before is None else before.extra["entropy"]
         return {"pseudo": weights @ logits.softmax(-1), "weights": weights, "entropy": certainty}

@@ -91,7 +91,7 @@ class Panda(Descending):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the norm layers' tensors, the optimiser's state and the class texts (K, D)."""
-        return {**self.fresh(source), "text": text_side(self, source).prototypes()}
+        return {**self.fresh(source), "text": text_side(source).prototypes()}
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
         """Return for each set of composites their base images (M,) and the images (M, P) of their patches.
@@ -151,7 +151,7 @@ class Panda(Descending):
         self, source: SourceModel, state: State, params: Tensors, images: Tensor, negatives: Tensor | None
     ) -> Tensor:
         """Return the shifted logits (N, K)."""
-        text, scale = state["text"], self.scale or text_side(self, source).scale
+        text, scale = state["text"], self.scale or text_side(source).scale
         seen = images if negatives is None else torch.cat([images, negatives])
         x = F.normalize(source.encode(seen, params), dim=-1)
         logits: Tensor = scale * x[: len(images)] @ text.T

@@ -66,6 +66,7 @@ class PromptAlign(ViewTuning):
         year=2023,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=frozenset({"text", "gradients", "class_token"}),
         views=ViewPolicy(64, "crop"),
         reset="image",
@@ -112,17 +113,17 @@ class PromptAlign(ViewTuning):
 
     def sentences(self, source: SourceModel) -> tuple[str, ...]:
         """Return the class prompts whose first words the context stands in the place of."""
-        return text_side(self, source).context(self.context).sentences
+        return text_side(source).context(self.context).sentences
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under the text prompts."""
-        context = text_side(self, source).context(self.context)
+        context = text_side(source).context(self.context)
         return F.normalize(context.encode(params["ctx"], text_prompts(params)), dim=-1)
 
     def view_logits(self, source: SourceModel, params: Tensors, views: Tensor) -> Tensor:
         """Return the logits (N, V, K) of views (N, V, C, H, W) under the prompts."""
         features = source.prompted(views.flatten(0, 1), image_prompts(params)).features
-        logits = text_side(self, source).logits(features, self.texts(source, params))
+        logits = text_side(source).logits(features, self.texts(source, params))
         return torch.unflatten(logits, 0, views.shape[:2])
 
     def look(
@@ -140,7 +141,7 @@ class PromptAlign(ViewTuning):
         kept = torch.unflatten(chosen_views(views.flatten(2), order), -1, views.shape[2:])
         seen = source.prompted(kept.flatten(0, 1), image_prompts(params))
         text = self.texts(source, params)
-        logits = torch.unflatten(text_side(self, source).logits(seen.features, text), 0, order.shape)
+        logits = torch.unflatten(text_side(source).logits(seen.features, text), 0, order.shape)
         gap = self._gap(state, [torch.unflatten(x, 0, order.shape) for x in seen.inputs], len(params["ctx"]))
         share = self.selection if before is None or not self.reference_quirk else self.align_selection
         count = max(1, int(views.shape[1] * share))

@@ -45,6 +45,7 @@ class RTpt(PromptTuning):
         year=2025,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -87,5 +88,5 @@ class RTpt(PromptTuning):
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the weighted sum (N, K) of the logits of the views under the tuned context."""
-        logits = text_side(self, source).logits(rows(inputs), self.texts(source, state["params"]))
+        logits = text_side(source).logits(rows(inputs), self.texts(source, state["params"]))
         return (self.weights(rows(inputs)).unsqueeze(-1) * logits).sum(-2)

@@ -49,6 +49,7 @@ class Rlcf(PromptTuning):
         year=2024,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=NEEDS | {"reward"},
         views=ViewPolicy(64, "crop"),
         reset="image",
@@ -104,5 +105,5 @@ class Rlcf(PromptTuning):
             size = reward.image_shape[1:]
             flat = F.interpolate(flat, size, mode="bicubic", align_corners=True).clamp(0, 1)
         features = F.normalize(reward.encode(flat), dim=-1)
-        text = text_side(self, reward).prototypes(PHOTO)
+        text = text_side(reward).prototypes(PHOTO)
         return torch.unflatten(features @ text.T, 0, seen.chosen.shape)

@@ -72,4 +72,4 @@ class Tps(ViewTuning):
         return most_confident(logits, self.selection) if self.reselect else super().choose(logits, before)
 
     def _base(self, source: SourceModel) -> Tensor:
-        return text_side(self, source).prototypes()
+        return text_side(source).prototypes()

@@ -256,7 +256,7 @@ class Method(ABC):
     def sentences(self, source: SourceModel) -> tuple[str, ...]:
         """Return the sentences that the method encodes besides those of ``source.text.sentences``; by default none.
 
-        They enter the protocol fact ``prompts``.
+        They enter the protocol fact ``prompts``. ``{}`` stands for words that depend on the images.
         """
         return ()
 

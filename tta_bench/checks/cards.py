@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
@@ -195,8 +196,14 @@ def sentences_are_named(method: Method) -> None:
     assert source.text is not None
     allowed = (*source.text.sentences, *method.sentences(source))
     # The beginning of a sentence may be tokenized alone, to find where the rest of it stands.
-    stray = sorted({text for text in heard if not any(one.startswith(text) for one in allowed)})
+    stray = sorted({text for text in heard if not any(_is_said(text, one) for one in allowed)})
     promise(
         not stray,
         f"{stray[:1] and stray[0]!r} was encoded; return it from `sentences`, so that the record has it",
     )
+
+
+def _is_said(text: str, sentence: str) -> bool:
+    """Return whether a text is a sentence or its beginning; ``{}`` in a sentence stands for any words."""
+    pattern = ".*".join(map(re.escape, sentence.split("{}")))
+    return sentence.startswith(text) or ("{}" in sentence and re.fullmatch(pattern, text) is not None)

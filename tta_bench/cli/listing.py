@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tta-bench list``: what is installed, without importing any of it."""
+"""``tta-bench list``: list what is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of names to list."""
 
     methods = "methods"
     datasets = "datasets"
@@ -25,7 +25,7 @@ NEXT = {
     Kind.suites: "tta-bench run --suite",
     Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
-"""The command that follows on a list."""
+"""The command to run next, by kind."""
 
 
 def list_names(
@@ -36,7 +36,7 @@ def list_names(
     no_gradients: Annotated[
         bool,
         typer.Option(
-            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+            "--no-gradients", help="Only methods that need no gradients, e.g. for quantised models."
         ),
     ] = False,
     category: Annotated[
@@ -102,7 +102,7 @@ def _filtered(
 
     if kind is not Kind.methods:
         raise BadInputError(
-            f"--no-gradients, --category and --needs are about methods, got {kind.value}; leave them out"
+            f"--no-gradients, --category and --needs apply to methods only, got {kind.value}; leave them out"
         )
     if category and category not in get_args(Category):
         raise UnknownNameError("category", category, get_args(Category))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tta_bench.models.context import Context, embedded_as, token_embedding
 from tta_bench.models.deep_prompts import replaced_tokens, text_blocks
+from tta_bench.models.text_tensors import encoded_with, text_norms
 from tta_bench.prompts import sentences
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -92,6 +93,22 @@ class TextSide:
         if init not in self._contexts:
             self._contexts[init] = Context(self, init)
         return self._contexts[init]
+
+    def normalisation(self) -> dict[str, Tensor]:
+        """Return the affine tensors of the text tower's norm layers by name."""
+        return text_norms(self._model)
+
+    def prototypes_with(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the class prototypes (K, D) of the model's templates, encoded anew with other tensors.
+
+        Args:
+            tensors: Stand in for the text tower's own by name; gradients flow to them, and the result is not kept.
+        """
+        unit = [
+            F.normalize(encoded_with(self._model, self.tokens(prompts), tensors).to(self.scale.dtype), dim=-1)
+            for prompts in ([t.format(name) for name in self.class_names] for t in self.templates)
+        ]
+        return unit[0] if len(unit) == 1 else F.normalize(torch.stack(unit).mean(0), dim=-1)
 
     def _encoded(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self._model.encode_text(tokens)  # type: ignore[operator]

@@ -49,8 +49,8 @@ Written by `python -m tta_bench.reports.method_pages docs/methods` from the meth
 **Cost** counts passes of one step over one batch: a forward pass through the source model (or a copy of it), and a
 backward pass for every forward pass that is differentiated. **Source data** is what a method reads of the data that
 the source model was trained on. **Parity** says how the method agrees with golden vectors of its published reference:
-`exact` where every case meets its tolerance, `close` where some need a wider one or are not replayed, `card only`
-where there are no vectors.
+`exact` where every case meets the rule of its family, `close` where some are judged by a wider one or not replayed,
+`card only` where there are no vectors.
 """
 
 
