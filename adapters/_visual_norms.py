@@ -70,6 +70,7 @@ class VisualNorms(Descending):
 
     def stepped(self, state: State, loss: Loss) -> tuple[State, Tensor]:
         """Return the state after one step on a loss of the adapted tensors, and the loss before it."""
+
         def valued(params: Tensors) -> tuple[Tensor, tuple[()]]:
             return loss(params), ()
 

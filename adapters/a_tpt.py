@@ -42,6 +42,7 @@ class ATpt(CalibratedTuning):
         year=2026,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

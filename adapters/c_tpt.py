@@ -39,6 +39,7 @@ class CTpt(CalibratedTuning):
         year=2024,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

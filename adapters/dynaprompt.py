@@ -58,6 +58,7 @@ class DynaPrompt(PromptTuning):
         year=2025,
         category="online",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

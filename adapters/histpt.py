@@ -62,6 +62,7 @@ class HisTpt(PromptTuning):
         year=2024,
         category="online",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(1, "crop"),

@@ -40,6 +40,7 @@ class OTpt(CalibratedTuning):
         year=2025,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

@@ -66,6 +66,7 @@ class PromptAlign(ViewTuning):
         year=2023,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=frozenset({"text", "gradients", "class_token"}),
         views=ViewPolicy(64, "crop"),
         reset="image",
@@ -109,6 +110,10 @@ class PromptAlign(ViewTuning):
         params, statistics = read_prompts(self.weights, source)
         check_fit(params, statistics, source, self.weights)
         return {"params": params, "optimizer": self.descent().init(params), **statistics}
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts whose first words the context stands in the place of."""
+        return text_side(source).context(self.context).sentences
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under the text prompts."""

@@ -45,6 +45,7 @@ class RTpt(PromptTuning):
         year=2025,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

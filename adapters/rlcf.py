@@ -49,6 +49,7 @@ class Rlcf(PromptTuning):
         year=2024,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=NEEDS | {"reward"},
         views=ViewPolicy(64, "crop"),
         reset="image",

@@ -31,6 +31,7 @@ class Tpt(PromptTuning):
         year=2022,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),

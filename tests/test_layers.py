@@ -23,7 +23,7 @@ LAYERS = [
     {"records"},
     {"metrics"},
     {"reports"},
-    {"studies"},
+    {"studies", "reproduction"},
     {"cli"},
     {"__main__"},
 ]

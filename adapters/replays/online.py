@@ -162,7 +162,8 @@ def lame(case: Case) -> Plan:
         "lame", affinity=values["affinity"], k=values["knn"], symmetric=values["force_symmetry"],
         steps=values["max_steps"], tolerance=values["tol"],
     )  # fmt: skip
-    return Plan(made, sums=False)
+    # It stops when two float32 energies are the same bits, so how often it iterates hangs on rounding.
+    return Plan(made, sums=False, tolerance=5e-3)
 
 
 def t3a(case: Case) -> Plan:

@@ -31,14 +31,3 @@ def test_views_may_be_chosen_anew_in_each_step():
     first = fixed.tune(source, state, inputs)
     assert torch.equal(first.chosen, Tps(views=32, selection=0.25).tune(source, state, inputs).chosen)
     assert not torch.equal(anew.tune(source, state, inputs).chosen, first.chosen)
-
-
-def test_the_class_features_are_those_of_the_prompt_set():
-    source, state, inputs = episode(Tps(templates="single", lr=0.0, views=2))
-    method = Tps(templates="single", lr=0.0, views=2)
-    expected = (
-        source.text.scale
-        * F.normalize(inputs.features, dim=-1)
-        @ source.text.prototypes(["a photo of a {}."]).T
-    )
-    torch.testing.assert_close(method.predict(source, state, inputs), expected)

@@ -78,7 +78,7 @@ def test_check_fails_with_what_is_missing(run_data, data):
 def test_prepare_tells_the_steps_and_the_tree(run_data, data):
     done = run_data("prepare", "imagenet")
     assert done.exit_code == 0
-    assert "cannot be fetched automatically" in done.output
+    assert "cannot be downloaded automatically" in done.output
     assert "29b22e2961454d5413ddabcf34fc5622" in done.output
     assert f"Expected below {data}" in done.output
     assert "tta-bench data check imagenet" in done.output
@@ -179,7 +179,7 @@ def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
     arguments = ("corrupt", tmp_path / "pictures", tmp_path / "out", "--severity", "1,3", "--crop", "48")
     done = run_data(*arguments, "--corruption", "contrast")
     assert done.exit_code == 0, done.exception
-    assert "4 pictures, 8 files" in done.output
+    assert "4 images, 8 files" in done.output
     assert "8 of them new" in done.output
     with Image.open(tmp_path / "out" / "contrast" / "3" / "cat" / "0.png") as picture:
         assert picture.size == (48, 48)
@@ -210,7 +210,7 @@ def test_corrupt_says_why_a_picture_was_left_out(run_data, tmp_path):
     )
     done = run_data(*arguments, "--on-bad-image", "skip")
     assert done.exit_code == 0, done.exception
-    assert f"left out: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
+    assert f"skipped: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
     assert "cannot be decoded" not in done.output
 
 

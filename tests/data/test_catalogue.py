@@ -25,6 +25,7 @@ CLASSES = {
     "domainnet126": 126, "pacs": 7, "vlcs": 5, "officehome": 65, "visda-c": 12, "waterbirds": 2,
     "caltech101": 100, "oxford-pets": 37, "stanford-cars": 196, "flowers102": 102, "food101": 101, "sun397": 397,
     "dtd": 47, "eurosat": 10, "ucf101": 101, "fgvc-aircraft": 100,
+    "mnist": 10, "mnist-c": 10, "fashion-mnist": 10, "fashion-mnist-c": 10, "fmnist-c": 10,
 }  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def test_unknown_data_options_are_refused(data):
 
 
 def test_declarations_import_neither_torch_nor_numpy():
-    modules = ("imagenet", "natural", "cifar", "domains", "fine_grained", "families")
+    modules = ("imagenet", "natural", "cifar", "domains", "fine_grained", "families", "mnist")
     for module in modules:
         import_module(f"tta_bench.data.catalogue.{module}")
     code = "import sys\n" + "".join(f"import tta_bench.data.catalogue.{module}\n" for module in modules)

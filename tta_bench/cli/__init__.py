@@ -13,6 +13,8 @@ from tta_bench import __version__
 from tta_bench.cli.compare import compare
 from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
+from tta_bench.cli.doctor import doctor
+from tta_bench.cli.islands import islands
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
 from tta_bench.cli.parity import parity
@@ -41,6 +43,8 @@ app.command()(compare)
 app.command()(validate)
 app.command()(parity)
 app.command()(study)
+app.command()(doctor)
+app.command()(islands)
 app.add_typer(data_app, name="data")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tta-bench list``: what is installed, without importing any of it."""
+"""``tta-bench list``: list what is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of names to list."""
 
     methods = "methods"
     datasets = "datasets"
@@ -25,7 +25,7 @@ NEXT = {
     Kind.suites: "tta-bench run --suite",
     Kind.prompts: "tta-bench run --method clip --dataset pocket --prompts",
 }
-"""The command that follows on a list."""
+"""The command to run next, by kind."""
 
 
 def list_names(
@@ -36,22 +36,25 @@ def list_names(
     no_gradients: Annotated[
         bool,
         typer.Option(
-            "--no-gradients", help="Only methods that run forward passes alone, e.g. on quantised models."
+            "--no-gradients", help="Only methods that need no gradients, e.g. for quantised models."
         ),
     ] = False,
+    category: Annotated[
+        str, typer.Option("--category", help="Only methods that are episodic, online or transductive.")
+    ] = "",
+    needs: Annotated[
+        list[str] | None,
+        typer.Option("--needs", help="Only methods that need this, e.g. views or text; repeat for several."),
+    ] = None,
 ) -> None:
     """List the installed methods, datasets, model families, suites or prompt templates with one line each."""
     import csv
     import sys
 
-    if no_gradients and kind is not Kind.methods:
-        from tta_bench.errors import BadInputError
-
-        raise BadInputError(f"--no-gradients is about methods, got {kind.value}; leave it out")
     own = {Kind.suites: _suites, Kind.prompts: _prompts}
     rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
-    if no_gradients:
-        rows = [row for row in rows if not _needs_gradients(row[0])]
+    if no_gradients or category or needs:
+        rows = _filtered(kind, rows, no_gradients=no_gradients, category=category, needs=needs or [])
     parity = ("parity",) if kind is Kind.methods else ()
     if kind is Kind.methods:
         from tta_bench.parity.status import label
@@ -87,11 +90,36 @@ def _registered(kind: Kind) -> list[tuple[str, str, str]]:
     return [(name, _summary(kind, name), registry.owner(point)) for name, point in points.items()]
 
 
-def _needs_gradients(method: str) -> bool:
-    """Return what the card of a method says, for which the method is imported."""
-    from tta_bench import registry
+def _filtered(
+    kind: Kind, rows: list[tuple[str, ...]], *, no_gradients: bool, category: str, needs: list[str]
+) -> list[tuple[str, ...]]:
+    """Return the rows of the methods whose cards say what is asked for; the methods are imported for it."""
+    from typing import get_args
 
-    return "gradients" in registry.load("methods", method).card.needs
+    from tta_bench import registry
+    from tta_bench.errors import BadInputError, UnknownNameError
+    from tta_bench.method import Category, Need
+
+    if kind is not Kind.methods:
+        raise BadInputError(
+            f"--no-gradients, --category and --needs apply to methods only, got {kind.value}; leave them out"
+        )
+    if category and category not in get_args(Category):
+        raise UnknownNameError("category", category, get_args(Category))
+    for need in needs:
+        if need not in ("views", *get_args(Need)):
+            raise UnknownNameError("need", need, ("views", *get_args(Need)))
+
+    def wanted(name: str) -> bool:
+        card = registry.load("methods", name).card
+        has = card.needs | ({"views"} if card.views else set())
+        return (
+            has >= set(needs)
+            and category in ("", card.category)
+            and not (no_gradients and "gradients" in has)
+        )
+
+    return [row for row in rows if wanted(row[0])]
 
 
 def _suites() -> list[tuple[str, str, str]]:

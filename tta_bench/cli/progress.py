@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell how a run goes: bars on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ConsoleReporter:
         self._task = self._progress.add_task(text, total=total, completed=done, speed="")
 
     def advanced(self, images: int) -> None:
-        """Move the bar; without a terminal say a word now and then."""
+        """Move the bar; without a terminal, print a line every ten seconds."""
         self._done += images
         self._fresh += images
         now = time.monotonic()

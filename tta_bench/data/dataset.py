@@ -65,6 +65,7 @@ class Dataset:
         licence: Of the data.
         citation: Where to cite it from.
         homepage: Where it comes from.
+        notes: What a reader of its tables must know.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    notes: str = ""
 
     def shifts(self, corruptions: Sequence[str] = (), severities: Sequence[int] = (5,)) -> tuple[Shift, ...]:
         """Return the shifts that are meant, in the literature's order.

@@ -24,6 +24,8 @@ from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 from tta_bench.steps import Stepped, Way, joined, step, way_of
 
+Scored = Callable[[Batch, torch.Tensor], None]
+
 
 @dataclass(frozen=True)
 class CellJob:
@@ -39,6 +41,7 @@ class CellJob:
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
+        scored: Told the scores (N, K) of every batch.
     """
 
     method: Method
@@ -50,6 +53,7 @@ class CellJob:
     scores: SourceScores | None
     split: SplitBatches | None = None
     probe_memory: bool = True
+    scored: Scored | None = None
 
 
 @dataclass
@@ -143,6 +147,8 @@ class CellRunner:
         seconds, stepped = self.meter.take(), joined(parts)
         warmup = now.turn == 0 and self.job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
+        if self.job.scored is not None:
+            self.job.scored(batch, stepped.scores)
         self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
         columns = self._columns(stepped, batch, seconds)
         if self.outcome.facts() != before:

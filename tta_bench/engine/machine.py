@@ -51,7 +51,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return what clocks and memory figures depend on."""
     facts: dict[str, Any] = {
         "device": device.type,
-        "device_name": _cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device_name": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "system": platform.system(),
@@ -83,8 +84,14 @@ def _limit(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def numerics() -> str:
+    """Return in one line what the last bits of float32 on the CPU depend on: processor, instruction set, torch."""
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
 @lru_cache
-def _cpu_name() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     path = Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

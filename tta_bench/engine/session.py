@@ -16,7 +16,7 @@ import torch
 from tta_bench.data.dataset import Dataset, Opening, Shift
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Part, Stream, choose
-from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner
+from tta_bench.engine.cell import CellJob, CellOutcome, CellRunner, Scored
 from tta_bench.engine.identity import Told, is_baseline, manifest_facts, scores_key, told
 from tta_bench.engine.machine import resolve_device
 from tta_bench.engine.meter import peak_rss_mib
@@ -58,6 +58,7 @@ class Session:
         resume: Whether cells that were interrupted go on where they stopped, and not from their start.
         force: Whether cells that are complete are computed again.
         probe_memory: Whether CPU memory is probed.
+        scored: Told every batch with its scores, for what records do not hold.
     """
 
     spec: RunSpec
@@ -66,6 +67,7 @@ class Session:
     resume: bool = False
     force: bool = False
     probe_memory: bool = True
+    scored: Scored | None = None
     _models: OrderedDict[tuple[object, ...], SourceModel] = field(default_factory=OrderedDict)
     _images: dict[Shift, ImageSource] = field(default_factory=dict)
     _splits: dict[str, ImageSource] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class Session:
                 split=split,
                 scores=None if is_baseline(cell.method) else self._scores(source, stream, manifest["spec"]),
                 probe_memory=self.probe_memory,
+                scored=self.scored,
             )
             outcome = CellRunner(job, writer, self.reporter.advanced, noted, before).run(start)
         except StoreError:

@@ -114,3 +114,16 @@ def prompting(root: nn.Module, parts: Transformer | None, tokens: Tensor | None,
 
     with root.get_submodule(parts.entry).register_forward_pre_hook(insert):
         yield
+
+
+@contextmanager
+def skipping(root: nn.Module, layers: Sequence[str]) -> Iterator[None]:
+    """Let layers hand on what enters them while the context lasts."""
+    with ExitStack() as stack:
+        for name in layers:
+            stack.enter_context(root.get_submodule(name).register_forward_hook(_handed_on))
+        yield
+
+
+def _handed_on(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    return inputs[0]

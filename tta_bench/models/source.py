@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.errors import IncompatibleError
 from tta_bench.models.deep_prompts import Prompted, kept_inputs, replaced_tokens
+from tta_bench.models.imperative import Imperative, autocast
 from tta_bench.models.layers import (
     NORMS,
     Kind,
@@ -27,9 +29,9 @@ from tta_bench.models.layers import (
     keep_type,
     list_layers,
     own_tensors,
-    remove_rules,
 )
-from tta_bench.models.observe import Observed, prompting, watching
+from tta_bench.models.maps import chosen_layers, map_layers
+from tta_bench.models.observe import Observed, prompting, skipping, watching
 from tta_bench.models.text import TextSide
 from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
@@ -139,6 +141,11 @@ class SourceModel:
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose layers go by their module names: to look into, not to change."""
+        return self._network.inner()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -283,6 +290,26 @@ class SourceModel:
         with self._ruled(norm or running()):
             return self._call(self.normalise(x), tensors, "encode")[1]
 
+    def encode_level(self, x: Tensor, level: int) -> Tensor:
+        """Return the raw features (N, D) that the class token of one block gives through the final norm and projection.
+
+        Args:
+            x: (N, C, H, W) in [0, 1].
+            level: Number of the block; negative ones count from the last, which gives what `encode` gives.
+
+        Raises:
+            IncompatibleError: If the network is not a vision transformer with a class token.
+            BadInputError: If it has no such block.
+        """
+        if self.transformer is None:
+            raise IncompatibleError(
+                f"a level needs a vision transformer with a class token, which {self.name!r} is not; leave level out"
+            )
+        blocks = map_layers(self.network)
+        (chosen,) = chosen_layers(blocks, [level], self.name)
+        with skipping(self.network, [block.name for block in blocks[chosen + 1 :]]):
+            return self.encode(x)
+
     def patches(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
     ) -> tuple[Tensor, Tensor] | None:
@@ -342,33 +369,3 @@ class SourceModel:
             return leaf in leaves and (under == "all" or (parent in head) == (under == "head"))
 
         return {name: p for name, p in self.params.items() if wanted(name)}
-
-
-class Imperative(nn.Module):
-    """A network with its normalisation, free to be changed."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: Network, mean: Tensor, std: Tensor, lower: torch.dtype | None) -> None:
-        super().__init__()
-        remove_rules(network)
-        if lower is not None:
-            keep_type(network, mean.dtype)
-        self.network, self.lower = network, lower
-        self.register_buffer("mean", mean.clone().view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", std.clone().view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        with nullcontext() if self.lower is None else autocast(x.device, self.lower):
-            logits: Tensor = self.network((x - self.mean) / self.std)[0]
-        return logits.to(x.dtype)
-
-
-def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
-    """Return a context in which products round to a lower floating type.
-
-    Its cache of rounded weights is off: they may be those of another image under ``vmap``.
-    """
-    return torch.autocast(device.type, lower, cache_enabled=False)

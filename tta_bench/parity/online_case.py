@@ -102,7 +102,8 @@ class Plan:
             vector may be the end of a golden one.
         told: From the state after a step to tensors that arrays of their names hold for all steps.
         sums: Whether the stored sums over all parameters mean anything.
-        tolerance: Absolute tolerance of the scores instead of the rule of the family.
+        tolerance: Absolute tolerance of the scores instead of the rule of the family; every best class must then
+            be that of the golden scores.
         rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index goes on through it.
     """
 

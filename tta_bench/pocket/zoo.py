@@ -74,7 +74,12 @@ def build(
     """
     if name not in CLASSIFIERS:
         raise UnknownNameError("pocket classifier", name, CLASSIFIERS, "build_clip makes the CLIPs")
-    overlay = {"file": str(weights_path(name, folder))}
+    return create(name, weights_path(name, folder), pretrained=pretrained, seed=seed)
+
+
+def create(name: str, weights: Path, *, pretrained: bool, seed: int) -> nn.Module:
+    """Return a network that is registered with timm, in evaluation mode, with weights from a file or a seed."""
+    overlay = {"file": str(weights)}
     with seeded(seed):
         net: nn.Module = timm.create_model(
             name.replace("-", "_"), pretrained=pretrained, pretrained_cfg_overlay=overlay

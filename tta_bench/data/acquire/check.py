@@ -76,6 +76,11 @@ def _problems(files: Files, survey: Survey, expected: int, classes: int) -> Iter
         yield f"{classes - survey.classes} of {classes} classes have no image; {again}"
     if expected and survey.images < expected and not survey.missing:
         yield f"{expected - survey.images} of {expected} images are missing; {again}"
+    if survey.broken:
+        yield (
+            f"{len(survey.broken)} links to images lead nowhere ({_some(survey.broken)}); restore what they lead to or "
+            "remove them"
+        )
     if expected and survey.images > expected:
         yield (
             f"{survey.images - expected} images are there beyond the {expected} of the dataset; remove what was "

@@ -48,7 +48,8 @@ def declare(files: Files, *, source: Files | None = None, **facts: Any) -> Datas
 
 
 def _source_split(files: Files) -> Callable[[], ImageSource]:
-    return lambda: OpenFiles(files)(Opening(Shift(files.name)))
+    # A part of the training images will do: methods ask for some thousands of them.
+    return lambda: OpenFiles(files)(Opening(Shift(files.name), options={"allow_incomplete": True}))
 
 
 def files_of(dataset: Dataset) -> Files | None:

@@ -25,7 +25,11 @@ DOMAINNET126 = declare(
         folders=("domainnet126", "DomainNet-126", "DomainNet", "domainnet"),
         layout=ListedTree(
             ClassTree(DOMAINNET.folders, ("{corruption}",), subset=True, prefixed=True),
-            ("{corruption}_list.txt", "domainnet126_lists/{corruption}_list.txt", "{corruption}126_test.txt"),
+            (
+                "{corruption}_list.txt",
+                "domainnet126_lists/{corruption}_list.txt",
+                ("{corruption}126_train.txt", "{corruption}126_test.txt"),
+            ),
         ),
         tree=(
             "domainnet126/clipart/aircraft_carrier/clipart_001_000001.jpg",

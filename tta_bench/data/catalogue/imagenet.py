@@ -70,6 +70,11 @@ C_FILES = Files(
     subsets=(ROBUSTBENCH,),
     clean=VAL_FILES,
     first=(256, 224),
+    defaults={"elastic": "original"},
+    notes=(
+        "Generated corruptions: elastic_transform is that of the distributed files (--elastic imagecorruptions for the "
+        "other published one); frost uses generated textures (--frost-dir for photographs).",
+    ),
 )
 BAR = (
     "blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves",

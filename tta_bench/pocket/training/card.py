@@ -74,7 +74,12 @@ def recorded(folder: Path = WEIGHTS) -> dict[str, dict[str, Score]]:
 
 def recipe_of(name: str, folder: Path = WEIGHTS) -> dict[str, str]:
     """Return the recipe that is stored with a model's weights."""
-    with safe_open(weights_path(name, folder), framework="pt") as file:
+    return recipe_in(weights_path(name, folder))
+
+
+def recipe_in(path: Path) -> dict[str, str]:
+    """Return the recipe that is stored in a file of weights."""
+    with safe_open(path, framework="pt") as file:
         stored = json.loads(file.metadata()["recipe"])
     return {key: str(value) for key, value in stored.items()}
 
@@ -93,11 +98,12 @@ def render_card(folder: Path = WEIGHTS) -> str:
     lines += ["## Accuracy", "", "In %, with 95 % Wilson intervals over the images of each split.", ""]
     lines += ["| model | " + " | ".join(EVALUATED) + " |", "|---" * (len(EVALUATED) + 1) + "|"]
     for name, row in scores.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(row[split]) for split in EVALUATED) + " |")
+        lines.append(f"| {name} | " + " | ".join(cell(row[split]) for split in EVALUATED) + " |")
     return "\n".join(lines) + "\n" + _TAIL
 
 
-def _cell(found: Score) -> str:
+def cell(found: Score) -> str:
+    """Return an accuracy with its interval, in %."""
     low, high = found.interval()
     return f"{100 * found.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
@@ -110,7 +116,7 @@ def record_accuracy(name: str, folder: Path = WEIGHTS) -> None:
         folder: Where its weights are.
     """
     scores = recorded(folder)
-    rows = {name: TEMPLATES[:1]}
+    rows: dict[str, tuple[str, ...]] = {name: TEMPLATES[:1]}
     if name in CLIPS:
         rows[ensemble(name)] = TEMPLATES
     for row, templates in rows.items():

@@ -36,7 +36,7 @@ def distillation_loss(features: Tensor, target: Tensor, head: Tensor, labels: Te
 def teacher_features(teacher: CustomTextCLIP, images: Tensor, batch: int = 500) -> Tensor:
     """Return the teacher's unit features (N, D) of images (N, 3, 32, 32) uint8 as they are, without changes."""
     with torch.no_grad():
-        return torch.cat([image_features(teacher, part.float() / 255) for part in images.split(batch)])
+        return torch.cat([image_features(teacher, part.float() / 255) for part in torch.split(images, batch)])
 
 
 def train_vit_clip(

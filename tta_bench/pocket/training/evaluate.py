@@ -81,6 +81,6 @@ def classifier_of(
     """
     if name not in CLIPS:
         return build(name, folder=folder)  # type: ignore[arg-type]
-    model, tokenizer = build_clip(name, folder=folder)  # type: ignore[arg-type]
+    model, tokenizer = build_clip(name, folder=folder)
     head = prototypes(model, tokenizer, templates)
     return lambda x: normalize(model.encode_image(x), dim=1) @ head.T

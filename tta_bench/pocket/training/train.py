@@ -15,10 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tta_bench.pocket.nets import WEIGHTS, normalised
 from tta_bench.pocket.scenes.painter import facts, render
@@ -26,7 +24,7 @@ from tta_bench.pocket.scenes.spec import SPLIT_SIZES
 from tta_bench.pocket.training.card import record_accuracy
 from tta_bench.pocket.training.contrastive import train_clip
 from tta_bench.pocket.training.distill import train_vit_clip
-from tta_bench.pocket.training.fit import Recipe, augment, fit
+from tta_bench.pocket.training.fit import Recipe, fit_classifier
 from tta_bench.pocket.zoo import CLIP_NAME, POCKET_MODELS, VIT_CLIP_NAME, build, weights_path
 
 RECIPES: dict[str, Recipe] = {
@@ -56,13 +54,7 @@ def train_classifier(
         report: Called with the step and the mean loss of the last 100 steps.
     """
     net = build(name, pretrained=False, seed=recipe.seed)  # type: ignore[arg-type]
-    net = net.to(memory_format=torch.channels_last)
-
-    def loss_of(step: int, picked: Tensor, generator: torch.Generator) -> Tensor:
-        x = normalised(augment(images[picked], recipe, generator)).to(memory_format=torch.channels_last)
-        return cross_entropy(net(x), labels[picked])
-
-    return net, fit(net, recipe, len(images), loss_of, report)
+    return net, fit_classifier(net, normalised, images, labels, recipe, report)
 
 
 def save_half(model: nn.Module, path: Path, recipe: Recipe, under: str = "") -> None:

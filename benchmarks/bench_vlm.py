@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What CLIP methods cost beside hand-written loops, and what variants of one pass cost together.
+
+Features and class texts are random, with as many classes and dimensions as CLIP ViT-B/16 has on ImageNet. Ours is
+timed with the checks of its results and the copies that an explicit state needs; the loops change their tensors in
+place.
+"""
+
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tta_bench.hyperparameters import create_method
+from tta_bench.method import Inputs, Task
+from tta_bench.steps import step, step_variants
+
+sys.path.insert(0, str(Path(__file__).parent))
+import cache_loops as loops
+
+CLASSES, DIM, BATCH = 1000, 512, 64
+WARM, TIMED, ROUNDS = 3000, 256, 5
+SWEEP, SWEEP_SECONDS = 10_000, 60
+ALPHAS, BETAS = (0.5, 1.0, 2.0, 3.0, 5.0), (1.0, 3.0, 5.0, 8.0)
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Class texts (K, D)."""
+    return F.normalize(torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def features_of(text, count, seed=1):
+    """Return features (N, D) whose cosine with their class is 0.1 to 0.3, so that entropies vary."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = F.normalize(torch.randn(count, DIM, generator=generator), dim=-1)
+    cosine = 0.1 + 0.2 * torch.rand(count, 1, generator=generator)
+    own = text[torch.randint(CLASSES, (count,), generator=generator)]
+    return cosine * own + (1 - cosine.square()).sqrt() * noise
+
+
+def source_of(text):
+    """Return what a method in feature space asks of a source model."""
+    side = SimpleNamespace(scale=torch.tensor(100.0), bias=None, prototypes=lambda templates=None: text)
+    return SimpleNamespace(
+        text=side, name="random", num_classes=CLASSES, device=text.device, dtype=text.dtype
+    )
+
+
+def passed(method, source, state, features, size):
+    """Return state and scores after a stream in batches of a size."""
+    scores = []
+    for batch in torch.split(features, size):
+        stepped = step(method, source, state, Inputs(images=None, features=batch))
+        state = stepped.state
+        scores.append(stepped.scores)
+    return state, torch.cat(scores)
+
+
+def seconds(work):
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def test_tda_beside_loops(text, benchmark, goal):
+    """Score 256 images with caches that 3,000 have passed through: ours in batches and alone, and both loops."""
+    source, method = source_of(text), create_method("tda")
+    stream, tail = features_of(text, WARM), features_of(text, TIMED, seed=2)
+    state = method.init(source, Task(CLASSES, (), BATCH))
+    state, expected = passed(method, source, state, stream, BATCH)
+    by_hand, published = loops.TensorLoop(text), loops.PublishedCache(text)
+    torch.testing.assert_close(by_hand.step(stream), expected, rtol=1e-3, atol=1e-3)
+    published.step(stream[:BATCH])
+    torch.testing.assert_close(published.step(stream[BATCH:]), expected[BATCH:], rtol=1e-3, atol=1e-3)
+    works = {
+        "batch": lambda: passed(method, source, state, tail, BATCH),
+        "single": lambda: passed(method, source, state, tail, 1),
+        "by_hand": lambda: by_hand.step(tail),
+        "published": lambda: published.step(tail),
+    }
+    for work in works.values():
+        work()
+    taken = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            taken[name].append(seconds(work) / TIMED * 1e3)
+    ms = {name: statistics.median(times) for name, times in taken.items()}
+    benchmark.extra_info |= {f"{name}_ms_per_image": value for name, value in ms.items()}
+    benchmark.pedantic(works["batch"], rounds=1)
+    goal("tda_step_of_64_over_tensor_loop", ms["batch"] / ms["by_hand"], 1.1)
+    goal("tda_step_of_1_over_tensor_loop", ms["single"] / ms["by_hand"], 1.1)
+    goal("published_cache_over_tda_step_of_64", ms["published"] / ms["batch"], 5, at_most=False)
+    goal("published_cache_over_tda_step_of_1", ms["published"] / ms["single"], 5, at_most=False)
+
+
+def test_tda_sweep(text, benchmark, goal):
+    """Score 10,000 features under 20 pairs of alpha and beta, which share one pass over the caches."""
+    source, features = source_of(text), features_of(text, SWEEP)
+    methods = [create_method("tda", {"alpha": a, "beta": b}) for a, b in itertools.product(ALPHAS, BETAS)]
+    state = methods[0].init(source, Task(CLASSES, (), BATCH))
+
+    def sweep():
+        now = state
+        for batch in torch.split(features, BATCH):
+            now, _ = step_variants(methods, source, now, Inputs(images=None, features=batch))
+
+    taken = seconds(sweep)
+    alone = seconds(lambda: passed(methods[0], source, state, features, BATCH))
+    benchmark.extra_info |= {"sweep_s": taken, "one_variant_s": alone}
+    benchmark.pedantic(lambda: None, rounds=1)
+    goal("tda_sweep_of_20_seconds", taken, SWEEP_SECONDS)
+    goal("tda_sweep_of_20_over_one_variant", taken / alone, len(methods))

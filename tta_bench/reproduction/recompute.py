@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the cells of a sample, and keep each image's prediction and its margin over the second best class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tta_bench.data.stream import Batch
+from tta_bench.engine.machine import PACKAGES, describe_machine, versions
+from tta_bench.engine.planning import plan
+from tta_bench.engine.ports import RowWriter, SourceScores
+from tta_bench.engine.rows import probabilities
+from tta_bench.engine.session import Session
+from tta_bench.errors import BadInputError
+from tta_bench.reproduction.sample import Cell, Sample, cell_name
+from tta_bench.spec import RunSpec
+
+COMPLETE = "complete"
+Started = Callable[[str], None]
+
+
+class Kept:
+    """A store in memory: nothing of a recomputation is written."""
+
+    def __init__(self) -> None:
+        self.manifests: list[dict[str, Any]] = []
+        self.rows: list[list[dict[str, Any]]] = []
+        self._scores: dict[str, SourceScores] = {}
+
+    def status(self, cell: str) -> str | None:
+        """Return None: nothing was begun before."""
+        return None
+
+    def rows_done(self, cell: str) -> int:
+        """Return 0: nothing was begun before."""
+        return 0
+
+    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> RowWriter:
+        """Return where the rows of a cell go."""
+        self.rows.append([])
+        return _Rows(self.rows[-1])
+
+    def noted(self, cell: str) -> Mapping[str, Any]:
+        """Return nothing: no cell is resumed."""
+        return {}
+
+    def note(self, manifest: Mapping[str, Any]) -> None:
+        """Keep nothing: no cell is resumed."""
+
+    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+        """Keep the manifest of a cell."""
+        self.manifests.append(dict(manifest))
+
+    def scores(self, key: str) -> SourceScores | None:
+        """Return source scores that this recomputation has made."""
+        return self._scores.get(key)
+
+    def put_scores(self, key: str, scores: SourceScores) -> None:
+        """Keep source scores."""
+        self._scores[key] = scores
+
+
+class _Rows:
+    """Where the rows of one cell go."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+
+    def append(self, columns: Mapping[str, Any]) -> None:
+        self._rows.append(dict(columns))
+
+    def close(self) -> None:
+        """Do nothing: the rows are kept already."""
+
+
+class _Told:
+    """Tell the name of each cell as it begins."""
+
+    def __init__(self, started: Started) -> None:
+        self._started = started
+
+    def cell_started(self, label: str, done: int, total: int) -> None:
+        self._started(label)
+
+    def advanced(self, images: int) -> None:
+        """Tell nothing: a cell takes a few seconds."""
+
+    def cell_ended(self, label: str, status: str, detail: str = "") -> None:
+        if status != COMPLETE:
+            self._started(f"{label} ended as {status} {detail}".rstrip())
+
+
+class _Heard:
+    """Keep the margins of every batch, and hash its pixels."""
+
+    def __init__(self, output: str) -> None:
+        self._output, self.pixels = output, sha256()
+        self.margins: list[Tensor] = []
+
+    def __call__(self, batch: Batch, scores: Tensor) -> None:
+        self.margins.append(margins_of(scores, self._output))
+        self.pixels.update(batch.images.cpu().contiguous().numpy().tobytes())
+
+
+def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> list[Cell]:
+    """Run what a sample was made from, on the CPU and here, and return its cells.
+
+    Args:
+        asked: Options of the run, as `RunSpec` takes them.
+        started: Called with the name of each cell.
+
+    Raises:
+        BadInputError: If a cell fails.
+    """
+    spec = RunSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}, device="cpu")
+    cells, kept, found = plan(spec), Kept(), []
+    for cell in cells:
+        heard = _Heard(cell.method.card.output)
+        Session(spec, kept, _Told(started), probe_memory=False, scored=heard).run([cell])
+        manifest = kept.manifests[-1]
+        if manifest["status"] != COMPLETE:
+            raise BadInputError(
+                f"expected {cell.label} to run to its end, and it ended as {manifest['status']}; run it with "
+                "`tta-bench run` to see why"
+            )
+        predictions = np.concatenate([rows["prediction"] for rows in kept.rows[-1]])
+        labels = np.concatenate([rows["label"] for rows in kept.rows[-1]])
+        spec_facts = manifest["spec"]
+        found.append(
+            Cell(
+                name=cell_name(cell.name, cell.model, [str(shift) for shift in cell.shifts]),
+                predictions=tuple(predictions.tolist()),
+                margins=tuple(torch.cat(heard.margins).tolist()),
+                accuracy=float((predictions == labels).mean()),
+                weights=spec_facts["weights_sha256"],
+                images=spec_facts["data_hash"],
+                order=spec_facts["order_hash"],
+                pixels=heard.pixels.hexdigest(),
+            )
+        )
+    return found
+
+
+def margins_of(scores: Tensor, output: str) -> Tensor:
+    """Return the difference (N,) float64 of the probabilities of the two best classes."""
+    best = probabilities(scores, output).nan_to_num(0.0).topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1]
+
+
+def made_on() -> dict[str, str]:
+    """Return what results hang on here: processor, instruction set, and the versions that matter."""
+    facts = describe_machine(torch.device("cpu"))
+    told = {"processor": facts["device_name"], "instructions": facts["instructions"]}
+    return told | {name: text for name, text in versions().items() if name in ("tta-bench", *PACKAGES)}
+
+
+def sample_of(
+    asked: Mapping[str, Any], made_on: Mapping[str, str], started: Started = lambda _: None
+) -> Sample:
+    """Make a sample here, to be committed."""
+    return Sample(dict(asked), dict(made_on), tuple(recompute(asked, started)))
