@@ -56,8 +56,7 @@ def _machine() -> Iterator[tuple[str, str]]:
 
     from tta_bench.engine.machine import describe_machine, revision, versions
 
-    for name, version in versions().items():
-        yield name, version
+    yield from versions().items()
     yield "revision", revision() or "none: not run from a git checkout"
     facts = describe_machine(torch.device("cpu"))
     yield "cpu", f"{facts['device_name']}, {facts['cores']} cores, {facts['threads']} threads"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tta_bench.data.stream import Batch
 from tta_bench.engine.machine import PACKAGES, describe_machine, versions
-from tta_bench.engine.planning import plan
+from tta_bench.engine.planning import CellPlan, plan
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import probabilities
 from tta_bench.engine.session import Session
@@ -109,7 +109,7 @@ class _Heard:
 
 
 def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> list[Cell]:
-    """Run what a sample was made from, on the CPU and here, and return its cells.
+    """Run what a sample was made from, on one thread of this CPU, and return its cells.
 
     Args:
         asked: Options of the run, as `RunSpec` takes them.
@@ -119,32 +119,37 @@ def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> li
         BadInputError: If a cell fails.
     """
     spec = RunSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}, device="cpu")
-    cells, kept, found = plan(spec), Kept(), []
-    for cell in cells:
-        heard = _Heard(cell.method.card.output)
-        Session(spec, kept, _Told(started), probe_memory=False, scored=heard).run([cell])
-        manifest = kept.manifests[-1]
-        if manifest["status"] != COMPLETE:
-            raise BadInputError(
-                f"expected {cell.label} to run to its end, and it ended as {manifest['status']}; run it with "
-                "`tta-bench run` to see why"
-            )
-        predictions = np.concatenate([rows["prediction"] for rows in kept.rows[-1]])
-        labels = np.concatenate([rows["label"] for rows in kept.rows[-1]])
-        spec_facts = manifest["spec"]
-        found.append(
-            Cell(
-                name=cell_name(cell.name, cell.model, [str(shift) for shift in cell.shifts]),
-                predictions=tuple(predictions.tolist()),
-                margins=tuple(torch.cat(heard.margins).tolist()),
-                accuracy=float((predictions == labels).mean()),
-                weights=spec_facts["weights_sha256"],
-                images=spec_facts["data_hash"],
-                order=spec_facts["order_hash"],
-                pixels=heard.pixels.hexdigest(),
-            )
+    kept, threads = Kept(), torch.get_num_threads()
+    session = Session(spec, kept, _Told(started), probe_memory=False)
+    torch.set_num_threads(1)  # how a sum is shared among threads decides its last bits
+    try:
+        return [_cell(session, kept, cell) for cell in plan(spec)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cell(session: Session, kept: Kept, cell: CellPlan) -> Cell:
+    heard = session.scored = _Heard(cell.method.card.output)
+    session.run([cell])
+    manifest, rows = kept.manifests[-1], kept.rows[-1]
+    if manifest["status"] != COMPLETE:
+        raise BadInputError(
+            f"expected {cell.label} to run to its end, and it ended as {manifest['status']}; run it with "
+            "`tta-bench run` to see why"
         )
-    return found
+    predictions = np.concatenate([part["prediction"] for part in rows])
+    labels = np.concatenate([part["label"] for part in rows])
+    facts = manifest["spec"]
+    return Cell(
+        name=cell_name(cell.name, cell.model, [str(shift) for shift in cell.shifts]),
+        predictions=tuple(predictions.tolist()),
+        margins=tuple(torch.cat(heard.margins).tolist()),
+        accuracy=float((predictions == labels).mean()),
+        weights=facts["weights_sha256"],
+        images=facts["data_hash"],
+        order=facts["order_hash"],
+        pixels=heard.pixels.hexdigest(),
+    )
 
 
 def margins_of(scores: Tensor, output: str) -> Tensor:
