@@ -52,7 +52,9 @@ def test_the_areas_and_ratios_of_crops_are_the_published_ones():
 
 def test_where_no_crop_fits_it_is_the_middle():
     drawn = torch.full((1, views.CROP_NUMBERS), 0.999)
-    top, left, rows, columns = (float(v) for v in augment.crop_boxes(drawn, 40, 100, views.AREA, augment.RATIO))
+    top, left, rows, columns = (
+        float(v) for v in augment.crop_boxes(drawn, 40, 100, views.AREA, augment.RATIO)
+    )
     assert (rows, columns) == (40, 53)
     assert (top, left) == (0, 23)
 
