@@ -72,7 +72,7 @@ def load(group: Group, name: str) -> Any:
     except FAILURES as error:
         raise PluginError(
             f"{group[:-1]} {name!r} of {owner(point)} ({point.value}) cannot be imported: "
-            f"{brief(error)}; mend or uninstall that package"
+            f"{brief(error)}; fix or uninstall that package"
         ) from error
 
 
@@ -110,5 +110,5 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except FAILURES as error:
         del sys.modules[name]
-        raise PluginError(f"{path} cannot be imported: {brief(error)}; mend the file") from error
+        raise PluginError(f"{path} cannot be imported: {brief(error)}; fix the file") from error
     return module

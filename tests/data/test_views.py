@@ -30,7 +30,7 @@ def numbers(kind, count, ids):
 def test_crops_are_those_of_torchvision(size):
     images = smooth(6, *size) / 255
     drawn = views.view_numbers("crop", 7, torch.Generator().manual_seed(1))
-    boxes = torch.stack(augment._boxes(drawn, *size, views.AREA, augment.RATIO), dim=1).long().tolist()
+    boxes = torch.stack(augment.crop_boxes(drawn, *size, views.AREA, augment.RATIO), dim=1).long().tolist()
     found = views.resized_crops(images, drawn)
     for image, box, number, crop in zip(images, boxes, drawn, found, strict=True):
         expected = TF.resized_crop(image, *box, list(size), antialias=True)
@@ -40,7 +40,7 @@ def test_crops_are_those_of_torchvision(size):
 
 def test_the_areas_and_ratios_of_crops_are_the_published_ones():
     drawn = views.view_numbers("crop", 20_001, torch.Generator().manual_seed(0))
-    top, left, rows, columns = augment._boxes(drawn, 224, 224, views.AREA, augment.RATIO)
+    top, left, rows, columns = augment.crop_boxes(drawn, 224, 224, views.AREA, augment.RATIO)
     assert ((top >= 0) & (left >= 0) & (top + rows <= 224) & (left + columns <= 224)).all()
     area, ratio = rows * columns / 224**2, columns / rows
     assert 0.075 < area.min() < 0.09
@@ -52,7 +52,9 @@ def test_the_areas_and_ratios_of_crops_are_the_published_ones():
 
 def test_where_no_crop_fits_it_is_the_middle():
     drawn = torch.full((1, views.CROP_NUMBERS), 0.999)
-    top, left, rows, columns = (float(v) for v in augment._boxes(drawn, 40, 100, views.AREA, augment.RATIO))
+    top, left, rows, columns = (
+        float(v) for v in augment.crop_boxes(drawn, 40, 100, views.AREA, augment.RATIO)
+    )
     assert (rows, columns) == (40, 53)
     assert (top, left) == (0, 23)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a model's name on the command line to a source model bound to a dataset's classes."""
+"""Load a source model by its name and bind it to the classes of a dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What a loader is asked for.
+    """The request that a loader answers.
 
     Attributes:
         name: The whole name, e.g. ``"timm/resnet50.a1_in1k"``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source models from RobustBench's zoo, an optional extra; its import is mended here."""
+"""Source models from RobustBench's zoo, an optional extra whose import needs a workaround."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def import_zoo(name: str) -> ModuleType:
         sys.modules["pkg_resources"] = stand_in
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations of its imports, which its users cannot mend
+            warnings.simplefilter("ignore")  # deprecations of its imports, which its users cannot fix
             return import_module("robustbench.utils")
     except ImportError as error:
         raise BadInputError(f"RobustBench cannot be imported ({error}); run `{INSTALL}`") from error

@@ -41,7 +41,7 @@ FUSED_ATTENTION = ("in_proj_weight", "qkv.weight")
 
 
 class Forward(NamedTuple):
-    """What one forward pass gives.
+    """The result of one forward pass.
 
     Attributes:
         logits: (N, K).

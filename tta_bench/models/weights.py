@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all loaders share: seeded random weights, weight files from disk and from the hub, clear failures."""
+"""Shared by all loaders: seeded random weights, weight files from disk and the hub, clear errors."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(file)
         except SafetensorError as error:
             raise BadInputError(
-                f"expected a safetensors file, got {file}, which is broken: {error}"
+                f"expected a safetensors file, got {file}, which is damaged: {error}"
             ) from error
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them: percent, points, milliseconds. Only here are accuracies percent."""
+"""Format numbers for people: percent, points, milliseconds. Only here are accuracies percent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_WIDTH = 120
 
 
 EVEN = 0.005
-"""By how much the two ends of an interval may differ in distance and still be told as one."""
+"""The largest asymmetry of an interval that is still printed as ±."""
 
 
 class Signs(NamedTuple):
@@ -48,8 +48,8 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
 def percent(value: float | None, low: float | None, high: float | None, sign: Signs, *, signed: bool) -> str:
     """Return a fraction as percent (or percentage points) with its interval.
 
-    It is told as half its width, ``63.5 ± 1.4``, or by its ends where these are not equally far to half a point,
-    ``98.5 [95.7, 99.5]``.
+    A symmetric interval is printed as half its width, ``63.5 ± 1.4``; one that is asymmetric by half a point or more
+    by its ends, ``98.5 [95.7, 99.5]``.
     """
     if value is None:
         return sign.none

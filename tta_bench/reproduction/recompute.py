@@ -20,6 +20,7 @@ from tta_bench.engine.rows import probabilities
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.reproduction.sample import Cell, Sample, cell_name
+from tta_bench.spec import Cell as Planned
 from tta_bench.spec import Manifest, make_request
 
 COMPLETE = "complete"
@@ -106,7 +107,7 @@ class _Heard:
 
 
 def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> list[Cell]:
-    """Run what a sample was made from, on the CPU and here, and return its cells.
+    """Run what a sample was made from, on one thread of this CPU, and return its cells.
 
     Args:
         asked: Options of the run, as `tta_bench.spec.Request` takes them.
@@ -115,31 +116,36 @@ def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> li
     Raises:
         BadInputError: If a cell fails.
     """
-    kept, objects, found = Kept(), Objects(), []
-    for cell in plan(make_request({**asked, "device": "cpu"})):
-        heard = _Heard(objects.method(cell).card.output)
-        Session(kept, _Told(started), objects, probe_memory=False, scored=heard).run([cell])
-        manifest = kept.manifests[-1]
-        if manifest.status != COMPLETE:
-            raise BadInputError(
-                f"expected {cell.label} to run to its end, and it ended as {manifest.status}; run it with "
-                "`tta-bench run` to see why"
-            )
-        predictions = np.concatenate([rows["prediction"] for rows in kept.rows[-1]])
-        labels = np.concatenate([rows["label"] for rows in kept.rows[-1]])
-        found.append(
-            Cell(
-                name=cell_name(cell.method, cell.model, cell.shifts),
-                predictions=tuple(predictions.tolist()),
-                margins=tuple(torch.cat(heard.margins).tolist()),
-                accuracy=float((predictions == labels).mean()),
-                weights=manifest.protocol.weights,
-                images=manifest.protocol.data_hash,
-                order=manifest.protocol.order_hash,
-                pixels=heard.pixels.hexdigest(),
-            )
+    kept, objects, threads = Kept(), Objects(), torch.get_num_threads()
+    torch.set_num_threads(1)  # how a sum is shared among threads decides its last bits
+    try:
+        cells = plan(make_request({**asked, "device": "cpu"}))
+        return [_cell(cell, kept, objects, started) for cell in cells]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cell(cell: Planned, kept: Kept, objects: Objects, started: Started) -> Cell:
+    heard = _Heard(objects.method(cell).card.output)
+    Session(kept, _Told(started), objects, probe_memory=False, scored=heard).run([cell])
+    manifest, rows = kept.manifests[-1], kept.rows[-1]
+    if manifest.status != COMPLETE:
+        raise BadInputError(
+            f"expected {cell.label} to run to its end, and it ended as {manifest.status}; run it with "
+            "`tta-bench run` to see why"
         )
-    return found
+    predictions = np.concatenate([part["prediction"] for part in rows])
+    labels = np.concatenate([part["label"] for part in rows])
+    return Cell(
+        name=cell_name(cell.method, cell.model, cell.shifts),
+        predictions=tuple(predictions.tolist()),
+        margins=tuple(torch.cat(heard.margins).tolist()),
+        accuracy=float((predictions == labels).mean()),
+        weights=manifest.protocol.weights,
+        images=manifest.protocol.data_hash,
+        order=manifest.protocol.order_hash,
+        pixels=heard.pixels.hexdigest(),
+    )
 
 
 def margins_of(scores: Tensor, output: str) -> Tensor:
