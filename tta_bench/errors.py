@@ -22,6 +22,10 @@ class TTABenchError(Exception):
     """Base of all errors that are shown to the user as one sentence, without a traceback."""
 
 
+class Caution(UserWarning):
+    """Tell the user in one sentence of something that is right as it was asked but may mislead."""
+
+
 class BadInputError(TTABenchError, ValueError):
     """Report a value that was given and cannot be accepted."""
 

@@ -28,6 +28,7 @@ from tta_bench.models.layers import (
     list_layers,
     own_tensors,
     remove_rules,
+    without_statistics,
 )
 from tta_bench.models.text import TextSide
 from tta_bench.norms import NormRule, running
@@ -81,6 +82,17 @@ class Network(nn.Module):
         return (self.head(features) if mode == "full" else None), features, tokens
 
 
+def _cautions(name: str, root: nn.Module) -> tuple[str, ...]:
+    """Return what users should know of a network before they trust its scores, one sentence each."""
+    unstored = without_statistics(root)
+    if not unstored:
+        return ()
+    return (
+        f"{len(unstored)} BatchNorm layers of {name!r} ({unstored[0]} first) store no statistics, so they normalise by "
+        "the batch even without adaptation: the source scores depend on the batch size and on the order of the images",
+    )
+
+
 class SourceModel:
     """An immutable source model: evaluation mode, dtype and device fixed, nothing ever written in place.
 
@@ -128,6 +140,7 @@ class SourceModel:
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
+        self.cautions: tuple[str, ...] = _cautions(name, network.inner())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

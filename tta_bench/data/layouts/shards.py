@@ -121,8 +121,8 @@ def _refuse(shard: Path, member: tarfile.TarInfo, first: str | None) -> None:
         )
     if first is not None:
         raise BadInputError(
-            f"{shard} holds {first} and {member.name} under one key, {_key(member.name)!r}: a key ends at the first dot "
-            "of the file name; name the files without further dots, and only once"
+            f"{shard} holds {first} and {member.name} under one key, {_key(member.name)!r}: a key ends at the first "
+            "dot of the file name; name the files without further dots, and only once"
         )
 
 
