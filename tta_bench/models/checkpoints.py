@@ -79,8 +79,8 @@ def _read_pickle(file: Path, head: bytes) -> object:
         packed = head.startswith((b"PK", b"\x80"))
         why = _first_line(error) if packed else "it does not begin as one"
         raise BadInputError(
-            f"expected a checkpoint of tensors alone, got {file}, which is not one ({why}); save the model's state_dict "
-            "with torch.save or as safetensors"
+            f"expected a checkpoint of tensors alone, got {file}, which is not one ({why}); save the model's "
+            "state_dict with torch.save or as safetensors"
         ) from error
 
 
@@ -104,8 +104,8 @@ def unwrap(content: object, file: Path) -> dict[str, Tensor]:
         return unwrap(sets[known[0] if known else next(iter(sets))], file)
     if sets:
         raise BadInputError(
-            f"expected one set of weights in {file}, got several ({', '.join(sorted(sets))}); save the state_dict of the "
-            "model that is meant"
+            f"expected one set of weights in {file}, got several ({', '.join(sorted(sets))}); save the "
+            "state_dict of the model that is meant"
         )
     kind = (
         f"a mapping of {', '.join(sorted(inside)[:SHOWN]) or 'nothing'}" if inside else type(content).__name__

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.source import Network
 
-
 PARENT = 1000
 """Classes of ImageNet-1k, which the indices of the datasets count in."""
 
