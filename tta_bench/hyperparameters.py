@@ -39,10 +39,12 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
         name: A registered name, or one that a plug-in file defines.
         plugins: Methods by name that were loaded from files.
     """
-    brought = plugins or {}
-    if name not in brought and brought and name not in registry.registered("methods"):
-        raise UnknownNameError("method", name, [*registry.registered("methods"), *brought])
-    return check_method_class(name, brought[name] if name in brought else registry.load("methods", name))
+    from_files = plugins or {}
+    if name in from_files:
+        return check_method_class(name, from_files[name])
+    if from_files and name not in registry.registered("methods"):
+        raise UnknownNameError("method", name, [*registry.registered("methods"), *from_files])
+    return check_method_class(name, registry.load("methods", name))
 
 
 def check_method_class(name: str, found: Any) -> type[Method]:
@@ -64,7 +66,7 @@ def check_method_class(name: str, found: Any) -> type[Method]:
         )
     if card.reset not in RESETS:
         raise PluginError(
-            f"the card of {name!r} must say reset={' or '.join(RESETS)}, got {card.reset!r}; mend it"
+            f"the card of {name!r} must say reset={' or '.join(RESETS)}, got {card.reset!r}; fix it"
         )
     return cls
 
@@ -172,7 +174,7 @@ def create_method(
         raise BadInputError(f"{name}: {error}") from error
     except registry.FAILURES as error:
         raise PluginError(
-            f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; mend it, and give "
+            f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; fix it, and give "
             "every field a default"
         ) from error
 

@@ -115,6 +115,7 @@ _SETS: dict[str, tuple[Templates, str]] = {
     "textures": (("{} texture.",), _COOP),
     "satellite": (("a centered satellite photo of {}.",), _COOP),
     "actions": (("a photo of a person doing {}.",), _COOP),
+    "digits": (('a photo of the number: "{}".',), f"{_CLIP}: for MNIST"),
     "cifar-ensemble": (_CIFAR, _CLIP),
     "cars-ensemble": (_CARS, _CLIP),
     "scenes-ensemble": (tuple(f"a photo of {article} {{}}." for article in ("a", "the")), _CLIP),

@@ -49,6 +49,8 @@ def test_every_declared_option_is_a_flag_of_run_and_a_key_of_a_file(tta_bench, t
         ),
         ("it needs a model", "models", "it needs a model (--model)"),
         ("run it again with memory=True", "memory", "run it again with --memory"),
+        ("or use pretrained=False for timing", "pretrained", "or use --no-pretrained for timing"),
+        ('leave them out with bad_image="skip"', "bad_image", "leave them out with --on-bad-image skip"),
     ],
 )
 def test_errors_name_the_flags(sentence, option, shown):

@@ -51,13 +51,13 @@ def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, 
 
 def test_pocket_fashion_puts_the_same_methods_on_one_network_and_real_images(tta_bench, tmp_path):
     suite, online = load_suite("pocket-fashion"), load_suite("pocket-online")
-    assert suite.options.methods == online.options.methods
-    assert suite.options.presets == online.options.presets
+    assert suite.options["methods"] == online.options["methods"]
+    assert suite.options["presets"] == online.options["presets"]
     done = tta_bench("run", "--suite", "pocket-fashion", "--dry-run", "--output", tmp_path / "runs")
     assert done.code == 0, done.err
     said = " ".join(done.out.split())
     assert (
-        f"{15 * len(suite.options.methods)} cells; 15 corruptions at severity 5; first-500 images per shift"
+        f"{15 * len(suite.options['methods'])} cells; 15 corruptions at severity 5; first-500 images per shift"
         in said
     )
     assert "sar on pocket-fashion-bn: reset per shift, 64 images at a time" in said

@@ -152,7 +152,7 @@ def test_unknown_data_options_are_refused(data):
 
     with pytest.raises(UnknownNameError, match="did you mean 'workers'"):
         CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"worker": 2}))
-    with pytest.raises(BadInputError, match="--workers must be 0 or more"):
+    with pytest.raises(BadInputError, match="workers must be 0 or more"):
         CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"workers": -1}))
 
 

@@ -45,7 +45,7 @@ def test_a_run_refuses_fewer_images_than_the_dataset_has(data):
     images = opened(CATALOGUE["imagenet-a"], tree.shift)
     for subset in ("full", "first-2", "seeded-2"):
         with pytest.raises(
-            BadInputError, match=r"imagenet-a has 7,500 images, but only 3 are there.*allow-incomplete"
+            BadInputError, match=r"imagenet-a has 7,500 images, but only 3 are there.*allow_incomplete=True"
         ):
             choose(images, subset, 0)
 

@@ -203,7 +203,7 @@ def spoil(pictures):
 def test_a_bad_image_stops_the_run_and_is_named(pictures, workers):
     spoil(pictures)
     with pytest.raises(
-        UnreadableImageError, match=r"(cat/0|emu/5)\.png cannot be decoded .*--on-bad-image skip"
+        UnreadableImageError, match=r"(cat/0|emu/5)\.png cannot be decoded .*bad_image=.skip."
     ) as caught:
         stream_batches(open_folder(pictures, workers=workers))
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any
 
 import typer
@@ -51,20 +51,25 @@ def _parameter(one: Option, default: Any) -> inspect.Parameter:
 def for_terminal(error: TTABenchError) -> str:
     """Return the sentence of an error with flags in the place of the options that it names.
 
-    ``name=True``, ``name=`` or else the first ``name`` becomes the flag; without any the flag follows the sentence.
+    The first ``name=value``, or else the first ``name``, becomes the flag with its value; without any the flag follows
+    the sentence.
     """
     sentence = str(error)
     for name in error.options:
         flag, changed = flag_of(name), sentence
-        for pattern, text in (
-            (rf"\b{name}=True\b", flag),
-            (rf"\b{name}=\b", f"{flag} "),
-            (rf"\b{name}\b=?", flag),
-        ):
+        for pattern in (rf'\b{name}=(?P<value>\w+|"[^"]*")?', rf"\b{name}\b(?P<value>)"):
             if changed == sentence:
-                changed = re.sub(pattern, text, sentence, count=1)
+                changed = re.sub(pattern, partial(_typed, flag), sentence, count=1)
         sentence = changed if changed != sentence else f"{sentence} ({flag})"
     return sentence
+
+
+def _typed(flag: str, found: re.Match[str]) -> str:
+    """Return a flag with its value as it is typed: ``--force``, ``--no-memory``, ``--prompts NAME``."""
+    value = (found["value"] or "").strip('"')
+    if value == "False":
+        return flag.replace("--", "--no-", 1)
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def flag_of(name: str) -> str:

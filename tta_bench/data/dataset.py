@@ -46,8 +46,8 @@ class Dataset:
             for one class in parentheses.
         graded: Whether `corruptions` have severities; domains and variants have none.
         prompt_sets: Further prompt templates of the literature, by name.
-        default_subset: Images per shift that run unless told otherwise.
-        default_batch: Images per step unless told otherwise.
+        default_subset: Images per shift that run by default.
+        default_batch: Images per step by default.
         source_split: Opens the labelled source images, where methods may ask for them.
         classifier: Source model of methods without a text side where none is named; empty: one must be named.
         demonstration: Whether tables must say that the data only demonstrate.

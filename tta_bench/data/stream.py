@@ -216,7 +216,7 @@ def _members(images: ImageSource, subset: str, listed: np.ndarray | None) -> np.
 
 
 def _usable(images: ImageSource, positions: np.ndarray) -> np.ndarray:
-    """Return the positions without those that a reader found unreadable and was told to leave out."""
+    """Return the positions without those that a reader cannot decode, where the run skips them."""
     usable = getattr(images, "usable", None)
     kept: np.ndarray = positions if usable is None else usable(positions)
     if len(positions) and not len(kept):

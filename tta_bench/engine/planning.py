@@ -234,7 +234,7 @@ def _default_batch(method: Method, dataset: Dataset, reset: str) -> int:
 
 
 def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
-    """Return the sentence that a run begins with: what was chosen where nothing was said."""
+    """Return the sentence that a run begins with: the values that were chosen by default."""
     shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.each_shift()))
     severities = sorted({shift.severity for shift in shifts if shift.severity})
     corruptions = list(dict.fromkeys(shift.corruption for shift in shifts if shift.corruption))

@@ -54,7 +54,7 @@ class RecordStore(Protocol):
 
 
 class Reporter(Protocol):
-    """Who is told how the run goes."""
+    """Whoever shows the progress of a run."""
 
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Tell that a cell of ``total`` images begins, ``done`` of them being safe already."""

@@ -56,7 +56,7 @@ class Session:
 
     Attributes:
         store: Where rows go.
-        reporter: Who is told.
+        reporter: Shows the progress.
         objects: The objects that the names of cells stand for.
         resume: Whether interrupted cells resume where they stopped, and not from their start.
         force: Whether complete cells are computed again.

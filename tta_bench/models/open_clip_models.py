@@ -106,7 +106,8 @@ def weights_path(name: str, architecture: str, tag: str, facts: dict[str, Any]) 
         known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise BadInputError(
             f"expected weights after a colon, as in 'open_clip/{architecture}:TAG', got {name!r}; known: {known}; "
-            "or use --no-pretrained for random weights"
+            "or use pretrained=False for random weights",
+            options=("pretrained",),
         )
     if not facts:
         return str(Path(tag).expanduser())

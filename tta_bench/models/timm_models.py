@@ -110,7 +110,8 @@ def _at_address(name: str, facts: Any) -> dict[str, Any]:
         known = ", ".join(timm.list_pretrained(f"{split_model_name_tag(name)[0]}*")[:8]) or "none"
         raise BadInputError(
             f"timm has no trained weights for {name!r}; similar models that have: {known}; choose one of them, "
-            f"give a file as timm/{name}:FILE, or use --no-pretrained for random weights"
+            f"give a file as timm/{name}:FILE, or use pretrained=False for random weights",
+            options=("pretrained",),
         )
     return {}
 

@@ -36,7 +36,8 @@ def unreachable(name: str, place: str, reason: object, setting: str = "HF_HOME")
         why = f"{type(reason).__name__}: {why}"
     return BadInputError(
         f"the weights of {name!r} must come from {place}, which could not be fetched ({why}); connect once, or "
-        f"set {setting} to a folder that has them, or use --no-pretrained for random weights (for timing only)"
+        f"set {setting} to a folder that has them, or use pretrained=False for random weights (for timing only)",
+        options=("pretrained",),
     )
 
 

@@ -104,7 +104,7 @@ def _runs(pid: int) -> bool:
 
 
 def _born(pid: int) -> str:
-    """Return when a process began, in ticks of the kernel, so that a number used again is told apart."""
+    """Return when a process began, in ticks of the kernel, so that a process number used again is noticed."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):

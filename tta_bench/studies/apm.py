@@ -65,13 +65,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse learning rates and widths that no fit could have."""
-        for name, values in (("--lr", self.lrs), ("--width", self.widths)):
+        for name, values in (("lr", self.lrs), ("width", self.widths)):
             for value in values:
                 if not 0 < value < math.inf:
-                    raise BadInputError(f"{name} must be a number above 0, got {value}")
+                    raise BadInputError(f"{name} must be a number above 0, got {value}", options=(name,))
         for update in (*self.updates, *self.width_updates):
             if update < 0:
-                raise BadInputError(f"--updates must be 0 or more, got {update}")
+                raise BadInputError(f"updates must be 0 or more, got {update}", options=("updates",))
 
 
 class Point(NamedTuple):
@@ -182,7 +182,7 @@ def load_images(plan: Plan) -> tuple[SourceModel, list[ShiftImages]]:
         for shift in dataset.shifts(corruptions, severities or (5,)):
             shifts.append(_open(dataset.open, shift, source, plan))
     if source is None:
-        raise BadInputError("a study needs at least one dataset, got none; name one with --dataset")
+        raise BadInputError("a study needs at least one dataset, got none; name one")
     return source, shifts
 
 

@@ -12,13 +12,12 @@ from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.grey import GreyArrays
 from tta_bench.data.layouts.idx import IdxPair
-from tta_bench.prompts import PHOTO
+from tta_bench.prompts import PHOTO, named
 
 DIGITS = tuple(str(digit) for digit in range(10))
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-NUMBER = ('a photo of the number: "{}".',)
 LECUN = "LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE, 1998"
 XIAO = (
     "Xiao et al., Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, 2017, "
@@ -82,7 +81,7 @@ def _mnist(files: Files, **facts: Any) -> Dataset:
         files,
         source=_train(MNIST_FILES, DIGITS),
         class_names=DIGITS,
-        templates=NUMBER,
+        templates=named("digits").templates,
         default_batch=BATCH,
         **facts,
     )

@@ -35,7 +35,8 @@ class UnreadableImageError(BadInputError):
         self.where, self.reason, self.passing = where, reason, passing
         super().__init__(
             f"{where} cannot be decoded ({reason}); replace the file, or leave such images out with "
-            "--on-bad-image skip"
+            'bad_image="skip"',
+            options=("bad_image",),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
