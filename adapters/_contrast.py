@@ -19,6 +19,7 @@ from tta_bench.norms import batch
 from tta_bench.optim import Tensors
 
 from ._descent import Descending
+from ._source_images import source_batches, told
 
 PREFIX = "projector."
 PRESETS: dict[str, dict[str, Any]] = {
@@ -71,6 +72,10 @@ class Prototypical(Descending):
             "prototypes": self._prototypes(source, task),
         }
 
+    def notes(self, source: SourceModel) -> dict[str, str]:
+        """Return which source images the prototypes come from."""
+        return told("mean features of the classes", self.samples)
+
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Draws:
         """Return the parameters of one augmentation for the whole batch."""
         return draw_jitter(1, source.image_shape, generator, Jitter())
@@ -110,12 +115,9 @@ class Prototypical(Descending):
     @torch.no_grad()
     def _prototypes(self, source: SourceModel, task: Task) -> Tensor:
         """Return the mean features (K, D) of the source classes, each batch normalised by itself; 0 where none is."""
-        assert task.source is not None
-        count, size = min(self.samples, len(task.source)), task.batch_size
         total = torch.zeros(source.num_classes, source.dim, dtype=source.dtype, device=source.device)
-        found = total.new_zeros(source.num_classes, 1)
-        for index in range(-(-count // size)):
-            images, labels = (part[: count - index * size] for part in task.source.batch(index, size))
+        found = total[:, :1]
+        for images, labels in source_batches(task, self.samples):
             features = source.encode(images, norm=batch())
             chosen = F.one_hot(labels, source.num_classes).to(features)
             total = total + chosen.T @ features  # index_add would not repeat its bits on a GPU

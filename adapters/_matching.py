@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tta_bench.losses import chosen_views, least
 from tta_bench.method import Inputs, Need, ScoringMethod, SourceModel, State, Task, ViewPolicy
 
-from ._prompts import Prompts, check_prompts, prototypes, text_side
 from ._ranges import one_of, within
+from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features"})
 """What a method of this kind must be given."""
@@ -26,20 +26,17 @@ class Matching(ScoringMethod):
     """Compare features with class texts; methods say what becomes of the comparison.
 
     Attributes:
-        templates: Prompt templates of the class texts, as for ``clip``.
         views: Views of each image, the image itself among them.
         selection: Share of the views that is kept, those of least entropy; one view at least.
         augmentation: How the other views are made: ``"crop"`` or ``"augmix"``.
     """
 
-    templates: Prompts = "dataset"
     views: int = 1
     selection: float = 0.1
     augmentation: Literal["crop", "augmix"] = "crop"
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        check_prompts(self.templates)
         within(self, 1, inf, "views")
         within(self, 0, 1, "selection")
         one_of(self, "augmentation", "crop", "augmix")
@@ -53,14 +50,12 @@ class Matching(ScoringMethod):
         return {"text": self.texts(source)}
 
     def texts(self, source: SourceModel) -> Tensor:
-        """Return the unit class texts (K, D) of the chosen templates.
+        """Return the unit class texts (K, D) of the cell's prompts.
 
         Raises:
             IncompatibleError: If the source model has no text side.
         """
-        text = text_side(self, source)
-        found = prototypes(source, self.templates)
-        return text.prototypes() if found is None else found
+        return text_side(source).prototypes()
 
     def rows(self, inputs: Inputs) -> Tensor:
         """Return the unit features (N, V, D) of the views that the method uses."""

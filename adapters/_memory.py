@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,24 @@ def empty(source: SourceModel, capacity: int) -> Memory:
         "uncertainty": none.double(),
         "age": none,
     }
+
+
+def undeserving(
+    item: Item, capacity: int, classes: int, time_weight: float, uncertainty_weight: float
+) -> float:
+    """Return how little an item deserves its place: the older and the less certain, the less.
+
+    Args:
+        item: The item.
+        capacity: Of the memory, the unit of age.
+        classes: Number of classes; the logarithm of it is the unit of uncertainty.
+        time_weight: Weight of the age.
+        uncertainty_weight: Weight of the uncertainty.
+
+    Source: RoTTA, arXiv:2303.13899, eq. 4.
+    """
+    old = time_weight / (1 + math.exp(-item.age / capacity))
+    return old + uncertainty_weight * item.uncertainty / math.log(max(classes, 2))
 
 
 def remember_by_score(pool: Pool, new: Item, classes: int, score: Callable[[Item], float]) -> None:

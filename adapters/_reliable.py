@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
-from tta_bench.losses import entropy
 from tta_bench.method import Adapted, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending
+from ._certainty import Certain
 
 KEEP = 0.9
 PRESETS: dict[str, dict[str, Any]] = {
@@ -28,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Reliable(Descending):
+class Reliable(Certain):
     """Minimise the weighted entropy of the samples that are reliable and not redundant.
 
     Attributes:
@@ -66,7 +65,7 @@ class Reliable(Descending):
 
         def loss(params: Tensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = source.logits(images, params, norm=batch())
-            each = entropy(logits)
+            each = self.uncertainty(logits)
             kept = self._kept(state, logits.detach(), each.detach(), margin)
             if not kept.any():
                 return each.new_zeros(()), (logits, kept)

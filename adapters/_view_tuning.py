@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from tta_bench.method import Adapted, Context, Inputs, Need, SourceModel, State,
 from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
-from ._prompts import scores, text_side
+from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features", "gradients"})
 """What a method that tunes the text side on view features must be given."""
@@ -99,13 +100,22 @@ class ViewTuning(Descending):
         """Return how many views of which kind are made."""
         return ViewPolicy(self.views, self.augmentation)
 
-    def look(self, source: SourceModel, params: Tensors, inputs: Inputs) -> Seen:
-        """Return what the tensors make of the views; the choice of views is made later.
+    def look(
+        self, source: SourceModel, state: State, params: Tensors, inputs: Inputs, before: Seen | None
+    ) -> Seen:
+        """Return what the tensors make of the views; the choice of views is left to `choose` where it is empty.
 
         The image features stand; only the class features depend on the tensors.
+
+        Args:
+            source: The source model.
+            state: The state before the step.
+            params: The tensors to differentiate by.
+            inputs: The batch.
+            before: What the step before saw.
         """
         text = self.texts(source, params)
-        logits = scores(source, rows(inputs), text)
+        logits = text_side(source).logits(rows(inputs), text)
         return Seen(logits, text, logits.new_zeros(0, dtype=torch.int64), {})
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
@@ -144,9 +154,10 @@ class ViewTuning(Descending):
                     last: Seen | None = last,
                     start: State = start,
                 ) -> tuple[Tensor, Seen]:
-                    seen = self.look(source, params, inputs)
+                    seen = self.look(source, start, params, inputs, last)
                     with torch.no_grad():
-                        seen = seen._replace(chosen=self.choose(seen.logits.detach(), last))
+                        if not seen.chosen.numel():
+                            seen = seen._replace(chosen=self.choose(seen.logits.detach(), last))
                         found = self.gather(source, start, inputs, seen, last)
                         seen = seen._replace(extra={**seen.extra, **found})
                     return objective(seen), seen
@@ -164,7 +175,7 @@ class ViewTuning(Descending):
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the logits (N, K) of the images under the tuned tensors."""
         assert inputs.features is not None
-        return scores(source, inputs.features, self.texts(source, state["params"]))
+        return text_side(source).logits(inputs.features, self.texts(source, state["params"]))
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,11 @@ class PromptTuning(ViewTuning):
 
     def prompts(self, source: SourceModel) -> Context:
         """Return the class prompts."""
-        return text_side(self, source).context(self.context)
+        return text_side(source).context(self.context)
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts that the context starts as."""
+        return self.prompts(source).sentences
 
     def texts(self, source: SourceModel, params: Tensors) -> Tensor:
         """Return the unit class features (K, D) under a context."""
@@ -202,6 +217,12 @@ class CalibratedTuning(PromptTuning):
     weight: float = 1.0
     two_step: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        super().__post_init__()
+        if not math.isfinite(self.weight):
+            raise BadInputError(f"weight must be a finite number, got {self.weight}")
+
     def objectives(self, source: SourceModel, inputs: Inputs) -> Sequence[Objective]:
         """Return the joint loss, or entropy and term one after the other."""
         if self.two_step:
@@ -217,3 +238,11 @@ def rows(inputs: Inputs) -> Tensor:
     """Return the raw features (N, V, D) of the views."""
     assert inputs.view_features is not None
     return inputs.view_features
+
+
+def one_by_one(inputs: Inputs) -> Iterator[Inputs]:
+    """Yield the features of a batch image by image, for methods that carry something from each to the next."""
+    features, views = inputs.features, rows(inputs)
+    assert features is not None
+    for one, seen in zip(torch.split(features, 1), torch.split(views, 1), strict=True):
+        yield Inputs(images=None, features=one, view_features=seen)

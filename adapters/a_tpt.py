@@ -42,6 +42,7 @@ class ATpt(CalibratedTuning):
         year=2026,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -51,7 +52,7 @@ class ATpt(CalibratedTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/atpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         reference_licence="MIT",
         notes="Only the nearest class of each class has a gradient, and none where the two are nearly one.",
     )

@@ -21,7 +21,8 @@ from ._descent import Descending
 from ._layers import stored_statistics
 from ._memory import written
 
-WEAK_AREA = (0.75, 1.0)
+WEAK_AREA = ((7 / 8) ** 2, (7 / 8) ** 2)
+"""A crop of 224 of 256 pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class AdaContrast(Descending):
     Source: Chen et al., CVPR 2022, arXiv:2204.10377, eqs. 1 to 8.
     Differs: the published code masks the queue by the labels of the entries that have just overwritten it
     (``reference_quirk``); ours uses the labels of the entries compared. The first queue is drawn with `seed`,
-    and a reset brings the same one back. A weak copy is a crop of 3/4 of the area or more.
+    and a reset brings the same one back. A weak copy is a crop of 7/8 of the model's input,
+        where the published one is 224 of 256 pixels before the model's centre crop.
 
     Attributes:
         queue: Entries of the queue and of the bank.
@@ -124,7 +126,7 @@ class AdaContrast(Descending):
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> dict[str, Draws]:
         """Return the parameters of a weak and two strong augmentations of each image."""
         shape = source.image_shape
-        weak = draw_crops(n, shape, generator, WEAK_AREA)
+        weak = draw_crops(n, shape, generator, WEAK_AREA, ratio=(1.0, 1.0))
         return {"weak": weak, **{name: draw_contrastive(n, shape, generator) for name in ("query", "key")}}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:

@@ -65,10 +65,10 @@ class BoostAdapter(Caching):
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         name: {"alpha": alpha, "beta": beta, "delta": DELTA.get(name, 1)}
-        | ({"templates": "seven"} if name.startswith("imagenet") else {})
+        | ({"prompts": "seven"} if name.startswith("imagenet") else {})
         | ({"together": True} if name.startswith("imagenet-") else {})
         for name, (alpha, beta) in PAIRS.items()
-    } | {"tta-vlm": {"templates": "single", "entropy_eps": 1e-5}}
+    } | {"tta-vlm": {"prompts": "single", "entropy_eps": 1e-5}}
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""

@@ -39,6 +39,7 @@ class CTpt(CalibratedTuning):
         year=2024,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -48,7 +49,7 @@ class CTpt(CalibratedTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/ctpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         notes="A method for calibration: compare its ECE, not its accuracy, with TPT's. Published scripts turn "
         "AugMix on for ImageNet too, which those of TPT do not.",
     )

@@ -11,8 +11,6 @@ from torch import Tensor
 from tta_bench.errors import IncompatibleError
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
 
-from ._prompts import Prompts, check_prompts, prototypes, scores
-
 
 @dataclass(frozen=True)
 class Clip(Method):
@@ -21,14 +19,9 @@ class Clip(Method):
     ``logits = scale * unit(f(x)) @ unit(mean_t unit(g(t(class)))).T`` over prompt templates ``t``.
 
     Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4.
-    Differs: the default takes the templates that the dataset brings.
-
-    Attributes:
-        templates: ``"dataset"`` for the templates of the source model, the ``"single"`` ``a photo of a {}.``, the
-            ``"seven"`` that CLIP's authors selected on ImageNet, or the ``"ensemble"`` of 80.
+    Differs: the templates are the dataset's own unless ``--prompts`` chooses others, such as the ``single``
+    ``a photo of a {}.``, the ``seven`` that CLIP's authors selected on ImageNet, or the ``ensemble`` of 80.
     """
-
-    templates: Prompts = "dataset"
 
     card: ClassVar[Card] = Card(
         paper="arXiv:2103.00020",
@@ -48,36 +41,30 @@ class Clip(Method):
         independent=True,
         vmappable=True,
         precision=ALL_PRECISIONS,
-        idle=(("templates", "dataset"),),
+        idle=(),
         parity="vlm/zero_shot",
         cost="1 forward",
         notes="The zero-shot baseline of the methods that need a text side.",
     )
-    presets: ClassVar[dict[str, dict[str, object]]] = {
-        "single": {"templates": "single"},
-        "seven": {"templates": "seven"},
-        "ensemble": {"templates": "ensemble"},
-    }
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown set of templates."""
-        check_prompts(self.templates)
 
     def init(self, source: SourceModel, task: Task) -> State:
-        """Return the prototypes (K, D) of the chosen templates; none for the source model's own."""
+        """Return an empty state.
+
+        Raises:
+            IncompatibleError: If the source model has no text side.
+        """
         if source.text is None:
             raise IncompatibleError(
-                f"zero-shot classification needs a text side, which {source.name!r} lacks; "
+                f"zero-shot classification needs a text side, and {source.name!r} has none; "
                 "choose a CLIP-like model, e.g. pocket-clip"
             )
-        found = prototypes(source, self.templates)
-        return {} if found is None else {"prototypes": found}
+        return {}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state unchanged."""
         return Adapted(state)
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
-        """Return the scaled cosines (N, K) of features and prototypes."""
+        """Return the scaled cosines (N, K) of features and class prototypes."""
         assert inputs.features is not None
-        return scores(source, inputs.features, state.get("prototypes"))
+        return source.head(inputs.features)

@@ -75,9 +75,9 @@ class Dmn(Matching):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "zhang-2024": {"augmentation": "augmix"},
         "zhang-2024-imagenet": {},
-        "weak": {"views": 1, "templates": "single", "view_eps": 0.0, "entropy_eps": 1e-5, "always": True},
+        "weak": {"views": 1, "prompts": "single", "view_eps": 0.0, "entropy_eps": 1e-5, "always": True},
         "tta-vlm": {
-            "views": 64, "templates": "single", "view_eps": 0.0, "entropy_eps": 1e-5, "mean_logits": True,
+            "views": 64, "prompts": "single", "view_eps": 0.0, "entropy_eps": 1e-5, "mean_logits": True,
             "always": True,
         },
     }  # fmt: skip

@@ -93,7 +93,7 @@ class Dpe(Matching):
         name: {"alpha": float(alpha), "beta": float(beta), "lr": lr, "align": align}
         | ({"predicts": "confident"} if name == "imagenet-a" else {})
         for name, (alpha, beta, lr, align) in PUBLISHED.items()
-    } | {"tta-vlm": {"templates": "single", "text_entropy": False, "entropy_eps": 1e-5}}
+    } | {"tta-vlm": {"prompts": "single", "text_entropy": False, "entropy_eps": 1e-5}}
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""

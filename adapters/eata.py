@@ -16,6 +16,7 @@ from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
 from ._reliable import PRESETS, Reliable
+from ._source_images import source_batches, told
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,16 @@ class Eata(Reliable):
         away = (state["fisher"][name] * (p - source.params[name]).square() for name, p in params.items())
         return self.alpha * torch.stack([each.sum() for each in away]).sum()
 
+    def notes(self, source: SourceModel) -> dict[str, str]:
+        """Return which source images F comes from."""
+        return told("importance of the adapted tensors", self.samples)
+
     def _importance(self, source: SourceModel, task: Task, params: Tensors) -> Tensors:
         """Return the mean over batches of squared gradients, by tensor."""
-        assert task.source is not None
-        count, size = min(self.samples, len(task.source)), task.batch_size
         total = {name: torch.zeros_like(p) for name, p in params.items()}
-        batches = -(-count // size)
-        for index in range(batches):
-            images = task.source.batch(index, size)[0][: count - index * size]
+        batches = 0
+        for images, _ in source_batches(task, self.samples):
+            batches += 1
 
             def loss(tensors: Tensors, images: Tensor = images) -> tuple[Tensor, None]:
                 logits = source.logits(images, tensors, norm=batch())

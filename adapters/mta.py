@@ -67,7 +67,7 @@ class Mta(Matching):
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "zanella-2024": {"lambda_y": 0.2, "lambda_q": 4.0, "views": 64},
-        "zanella-2024-ensemble": {"lambda_y": 0.2, "lambda_q": 4.0, "views": 64, "templates": "ensemble"},
+        "zanella-2024-ensemble": {"lambda_y": 0.2, "lambda_q": 4.0, "views": 64, "prompts": "ensemble"},
     }
 
     def __post_init__(self) -> None:

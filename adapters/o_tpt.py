@@ -40,6 +40,7 @@ class OTpt(CalibratedTuning):
         year=2025,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -49,7 +50,7 @@ class OTpt(CalibratedTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/otpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         reference_licence="CC-BY-NC-4.0",
         notes="A method for calibration: compare its ECE, not its accuracy, with TPT's.",
     )

@@ -66,10 +66,10 @@ class OnZeta(Matching):
         "short streams.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "qian-2024": {"templates": "seven"},
-        "tta-vlm": {"templates": "single", "beta": 0.4},
-        "tta-vlm-imagenet": {"templates": "single"},
-        "tta-vlm-caltech101": {"templates": "single", "beta": 0.4, "alpha": 0.0},
+        "qian-2024": {"prompts": "seven"},
+        "tta-vlm": {"prompts": "single", "beta": 0.4},
+        "tta-vlm-imagenet": {"prompts": "single"},
+        "tta-vlm-caltech101": {"prompts": "single", "beta": 0.4, "alpha": 0.0},
     }
 
     scoring: ClassVar[frozenset[str]] = frozenset({"beta"})

@@ -18,8 +18,8 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel,
 from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
-from ._prompts import Prompts, check_prompts, prototypes, text_side
 from ._ranges import one_of, within
+from ._texts import text_side
 
 IMAGES_PER_COMPOSITE = 10
 
@@ -51,7 +51,6 @@ class Panda(Descending):
         patch: Side of a patch, pixels; 0 for a seventh of the image, 32 of 224.
         margin: Entropy below which an image is reliable, as a share of ln K; for ``eta``.
         scale: Factor s of the cosines; 0 for that of the source model.
-        templates: Prompt templates of the class texts, as for ``clip``.
     """
 
     lr: float = 1e-3
@@ -61,7 +60,6 @@ class Panda(Descending):
     patch: int = 0
     margin: float = 0.4
     scale: float = 100.0
-    templates: Prompts = "dataset"
 
     card: ClassVar[Card] = Card(
         paper="arXiv:2511.10481",
@@ -81,8 +79,8 @@ class Panda(Descending):
         notes="Each batch needs two images or more; with the same composites a batch of one class loses its class too.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "tent": {"base": "tent", "beta": 0.2, "templates": "single"},
-        "eta": {"base": "eta", "beta": 0.2, "templates": "single"},
+        "tent": {"base": "tent", "beta": 0.2, "prompts": "single"},
+        "eta": {"base": "eta", "beta": 0.2, "prompts": "single"},
     }
 
     def __post_init__(self) -> None:
@@ -90,13 +88,10 @@ class Panda(Descending):
         super().__post_init__()
         one_of(self, "base", "tent", "eta")
         within(self, 0, inf, "beta", "patch", "margin", "scale")
-        check_prompts(self.templates)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the norm layers' tensors, the optimiser's state and the class texts (K, D)."""
-        text = text_side(self, source)
-        found = prototypes(source, self.templates)
-        return {**self.fresh(source), "text": text.prototypes() if found is None else found}
+        return {**self.fresh(source), "text": text_side(source).prototypes()}
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
         """Return for each set of composites their base images (M,) and the images (M, P) of their patches.
@@ -156,7 +151,7 @@ class Panda(Descending):
         self, source: SourceModel, state: State, params: Tensors, images: Tensor, negatives: Tensor | None
     ) -> Tensor:
         """Return the shifted logits (N, K)."""
-        text, scale = state["text"], self.scale or text_side(self, source).scale
+        text, scale = state["text"], self.scale or text_side(source).scale
         seen = images if negatives is None else torch.cat([images, negatives])
         x = F.normalize(source.encode(seen, params), dim=-1)
         logits: Tensor = scale * x[: len(images)] @ text.T

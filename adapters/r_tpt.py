@@ -14,7 +14,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 
-from ._prompts import scores
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen, rows
 
 
@@ -45,6 +45,7 @@ class RTpt(PromptTuning):
         year=2025,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -54,7 +55,7 @@ class RTpt(PromptTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/rtpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         notes="Meant for attacked images; its weights need more views than neighbours.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -87,5 +88,5 @@ class RTpt(PromptTuning):
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
         """Return the weighted sum (N, K) of the logits of the views under the tuned context."""
-        logits = scores(source, rows(inputs), self.texts(source, state["params"]))
+        logits = text_side(source).logits(rows(inputs), self.texts(source, state["params"]))
         return (self.weights(rows(inputs)).unsqueeze(-1) * logits).sum(-2)

@@ -14,8 +14,9 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import chosen_views, reward_loss
 from tta_bench.method import ALL_PRECISIONS, Card, Inputs, SourceModel, State, ViewPolicy
 from tta_bench.optim import Tensors
+from tta_bench.prompts import PHOTO, sentences
 
-from ._prompts import prototypes
+from ._texts import text_side
 from ._view_tuning import NEEDS, PromptTuning, Seen
 
 
@@ -48,6 +49,7 @@ class Rlcf(PromptTuning):
         year=2024,
         category="episodic",
         updates="parameters",
+        prompts="single",
         needs=NEEDS | {"reward"},
         views=ViewPolicy(64, "crop"),
         reset="image",
@@ -56,7 +58,7 @@ class Rlcf(PromptTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/rlcf",
-        cost="64 forward of the image tower, 6 of the reward model's; 4 forward + 3 backward of the text tower",
+        cost="70 forward, 6 of them by the reward model; text tower, over all classes: 4 forward + 3 backward",
         notes="What it gains is bounded by the reward model, which the published numbers take larger than the model.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -84,6 +86,10 @@ class Rlcf(PromptTuning):
             rewards = rewards - rewards.mean(-1, keepdim=True)
         return {"cosines": cosines, "classes": classes, "rewards": rewards}
 
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the class prompts that the context starts as, and those of the reward model."""
+        return (*super().sentences(source), *sentences(PHOTO, source.class_names))
+
     def loss(self, seen: Seen) -> Tensor:
         """Return the policy-gradient loss in the mean over images."""
         return reward_loss(seen.confident, seen.extra["rewards"], seen.extra["classes"]).mean()
@@ -99,6 +105,5 @@ class Rlcf(PromptTuning):
             size = reward.image_shape[1:]
             flat = F.interpolate(flat, size, mode="bicubic", align_corners=True).clamp(0, 1)
         features = F.normalize(reward.encode(flat), dim=-1)
-        text = prototypes(reward, "single")
-        assert text is not None
+        text = text_side(reward).prototypes(PHOTO)
         return torch.unflatten(features @ text.T, 0, seen.chosen.shape)

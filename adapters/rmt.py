@@ -18,6 +18,7 @@ from tta_bench.norms import batch
 from tta_bench.optim import Tensors, ema, gradient
 
 from ._contrast import PRESETS, Prototypical
+from ._source_images import source_batches
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,8 @@ class Rmt(Prototypical):
 
     def _warmed(self, source: SourceModel, task: Task, state: State) -> State:
         assert task.source is not None
-        count, size = min(self.warmup_samples, len(task.source)), task.batch_size
-        batches = -(-count // size)
-        for index in range(batches):
-            images = task.source.batch(index, size)[0][: count - index * size]
+        batches = -(-min(self.warmup_samples, len(task.source)) // task.batch_size)
+        for index, (images, _) in enumerate(source_batches(task, self.warmup_samples)):
             with torch.no_grad():
                 taught = source.logits(images, state["teacher"], norm=batch())
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ from tta_bench.optim import Tensors, ema, gradient
 
 from ._descent import Descending
 from ._layers import stored_statistics
-from ._memory import Item, Pool, empty, remember_by_score
+from ._memory import Item, Pool, empty, remember_by_score, undeserving
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,10 @@ class Rotta(Descending):
         p = logits.softmax(-1)
         uncertain, labels = -(p * (p + 1e-6).log()).sum(-1), logits.argmax(-1)
         pool, seen, updates = Pool(state["memory"], images), int(state["seen"]), 0
-        score = partial(self._score, classes=source.num_classes)
+        score = partial(
+            undeserving, capacity=self.capacity, classes=source.num_classes, time_weight=self.time_weight,
+            uncertainty_weight=self.uncertainty_weight,
+        )  # fmt: skip
         for row, (label, u) in enumerate(zip(labels.tolist(), uncertain.tolist(), strict=True)):
             remember_by_score(pool, Item(self.capacity + row, label, u), source.num_classes, score)
             if (seen + row + 1) % self.every == 0:
@@ -122,11 +124,6 @@ class Rotta(Descending):
                 state = self._updated(source, state, pool, draws)
                 updates += 1
         return Adapted({**state, "memory": pool.memory(), "seen": state["seen"] + len(images)}, logits)
-
-    def _score(self, item: Item, classes: int) -> float:
-        """Return how little an item deserves its place."""
-        old = self.time_weight / (1 + math.exp(-item.age / self.capacity))
-        return old + self.uncertainty_weight * item.uncertainty / math.log(max(classes, 2))
 
     def _updated(self, source: SourceModel, state: State, pool: Pool, draws: Draws) -> State:
         """Return the state after one step on the memory."""

@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
-from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Optimizer, Tensors, gradient, sam_ascent
 
-from ._descent import Descending
+from ._certainty import Certain
 from ._layers import lower_norms
 
 KEEP = 0.9
 
 
 @dataclass(frozen=True)
-class Sar(Descending):
+class Sar(Certain):
     """Minimise the entropy of reliable samples where it is flat, and start afresh when it collapses.
 
     ``R = {i: H_i < E0}``, ``E0 = margin * ln K``; ``theta' = theta + rho * g / ||g||`` with the gradient g of
@@ -99,7 +98,7 @@ class Sar(Descending):
 
         def reliable(params: Tensors, among: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = source.logits(images, params, norm=batch())
-            each = entropy(logits)
+            each = self.uncertainty(logits)
             kept = each.detach() < margin if among is None else among & (each.detach() < margin)
             return each[kept].mean() if kept.any() else each.new_zeros(()), (logits, kept)
 

@@ -50,9 +50,9 @@ class Tda(Caching):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{
             name: {"alpha": alpha, "beta": beta}
-            | ({"templates": "seven"} if name in IMAGENETS else {})
+            | ({"prompts": "seven"} if name in IMAGENETS else {})
             | ({"views": 64, "augmentation": "augmix"} if name in MANY_VIEWS else {})
             for name, (alpha, beta) in PAIRS.items()
         },
-        "tta-vlm": {"templates": "single", "entropy_eps": 1e-5},
+        "tta-vlm": {"prompts": "single", "entropy_eps": 1e-5},
     }

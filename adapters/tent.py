@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from tta_bench.errors import BadInputError
-from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
-from ._descent import Descending
+from ._certainty import Certain
 
 
 @dataclass(frozen=True)
-class Tent(Descending):
+class Tent(Certain):
     """Minimise the entropy of each batch's predictions over the affine tensors of the norm layers.
 
     ``loss = mean_i H(softmax(z_i))``; the logits are those of the forward pass before the (last) update, and
@@ -89,7 +88,7 @@ class Tent(Descending):
     def _descend(self, source: SourceModel, state: State, images: Tensor) -> Adapted:
         def loss(params: Tensors) -> tuple[Tensor, Tensor]:
             logits = source.logits(images, params, norm=batch())
-            return entropy(logits).mean(), logits
+            return self.uncertainty(logits).mean(), logits
 
         for _ in range(self.steps):
             grads, _, logits = gradient(loss, state["params"])

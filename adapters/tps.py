@@ -14,7 +14,7 @@ from tta_bench.losses import most_confident
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._prompts import Prompts, check_prompts, prototypes, text_side
+from ._texts import text_side
 from ._view_tuning import NEEDS, Seen, ViewTuning
 
 
@@ -29,11 +29,9 @@ class Tps(ViewTuning):
         that a language model wrote.
 
     Attributes:
-        templates: Prompt templates of the class features, as for ``clip``.
         reselect: Whether the confident views are chosen anew in every step.
     """
 
-    templates: Prompts = "dataset"
     reselect: bool = False
 
     card: ClassVar[Card] = Card(
@@ -53,18 +51,13 @@ class Tps(ViewTuning):
         precision=ALL_PRECISIONS,
         idle=(("lr", 0.0),),
         parity="vlm/tps",
-        cost="64 forward of the image tower; no pass through the text tower",
+        cost="64 forward",
         notes="Much of the published gain is that of its class features: compare with zero-shot on the same prompts.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "imagenet": {"lr": 5e-3, "templates": "ensemble"},
+        "imagenet": {"lr": 5e-3, "prompts": "ensemble"},
         "fine-grained": {"lr": 1e-3, "augmentation": "augmix"},
     }
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their range."""
-        super().__post_init__()
-        check_prompts(self.templates)
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return a shift of 0 (K, D)."""
@@ -79,5 +72,4 @@ class Tps(ViewTuning):
         return most_confident(logits, self.selection) if self.reselect else super().choose(logits, before)
 
     def _base(self, source: SourceModel) -> Tensor:
-        found = prototypes(source, self.templates)
-        return text_side(self, source).prototypes() if found is None else found
+        return text_side(source).prototypes()

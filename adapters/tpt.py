@@ -31,6 +31,7 @@ class Tpt(PromptTuning):
         year=2022,
         category="episodic",
         updates="parameters",
+        prompts="single",
         inputs="features",
         needs=NEEDS,
         views=ViewPolicy(64, "crop"),
@@ -40,7 +41,7 @@ class Tpt(PromptTuning):
         chunk=8,
         precision=ALL_PRECISIONS,
         parity="vlm/tpt",
-        cost="64 forward of the image tower; 2 forward + 1 backward of the text tower over all classes",
+        cost="64 forward; text tower, over all classes: 2 forward + 1 backward",
         reference_licence="MIT",
         notes="One step of AdamW is nearly a sign step: gradients near 0 decide, so other hardware may give other "
         "predictions. Memory grows with the number of classes.",

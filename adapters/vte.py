@@ -50,7 +50,7 @@ class Vte(Matching):
         notes="The baseline for every method that uses views: no state, no gradients, no hyper-parameter to tune.",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "doebler-2024": {"templates": "ensemble"},
+        "doebler-2024": {"prompts": "ensemble"},
         "all": {"selection": 1.0},
     }
 

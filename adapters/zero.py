@@ -56,7 +56,7 @@ class Zero(Matching):
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "farina-2024": {"views": 64, "selection": 0.3},
-        "farina-2024-ensemble": {"views": 64, "selection": 0.3, "templates": "ensemble"},
+        "farina-2024-ensemble": {"views": 64, "selection": 0.3, "prompts": "ensemble"},
         "majority": {"selection": 1.0},
     }
 

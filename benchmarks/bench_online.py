@@ -30,6 +30,8 @@ CLASSES = tuple(f"class {index}" for index in range(10))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, SIDE, WARM = 64, 32, 3
 TIME_GOAL, NORM_MEMORY_GOAL, FULL_MEMORY_GOAL = 1.08, 1.05, 1.35
+FOA_GOAL, FORWARD_GOAL = 1.05, 1.02
+TRANSFORMER, FEW = "timm/vit_small_patch16_224", 2  # images: the ratio does not depend on how many
 CLIP_EPISODES = 4  # 16 of them at 224 x 224 take minutes on two cores
 
 
@@ -142,6 +144,78 @@ def test_explicit_state_against_a_loop_by_hand(name, benchmark, goal):
     goal(
         f"{name}_peak_memory_over_loop_by_hand", mine / other, FULL_MEMORY_GOAL if drawn else NORM_MEMORY_GOAL
     )
+
+
+class Carried:
+    """A method with its state on a model, called step by step; its draws are made beforehand.
+
+    Args:
+        name: Of the method.
+        source: The model.
+        values: Hyper-parameters.
+    """
+
+    def __init__(self, name, source, **values):
+        self.source, self.method = source, create_method(name, values)
+        task = Task(source.num_classes, source.class_names, BATCH, source=SourceImages(source))
+        self.state = self.method.init(source, task)
+
+    def step(self, images, draws=None):
+        done = step(self.method, self.source, self.state, Inputs(images=images, draws=draws))
+        self.state = done.state
+
+
+class SourceImages:
+    """A few random images of a model's size, held ready."""
+
+    def __init__(self, source):
+        self.images = pictures(FEW, source.image_shape[1], seed=100)
+
+    def __len__(self):
+        return FEW
+
+    def batch(self, index, size):
+        rows = torch.arange(size) % FEW
+        return self.images[rows], torch.zeros(size, dtype=torch.int64)
+
+
+def test_foa_against_plain_forwards(benchmark, goal):
+    """Time one round of the search, its decomposition included as often as it falls due, and 28 forward passes."""
+    source = load_model(TRANSFORMER, CLASSES, pretrained=False)
+    images, ours = pictures(FEW, source.image_shape[1]), Carried("foa", source)
+    draws = ours.method.draw(source, FEW, torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def plain():
+        for _ in range(ours.method.population + 1):
+            source.logits(images)
+
+    mine, forwards = interleaved(benchmark, [lambda: ours.step(images, draws), plain], rounds=5)
+    goal("foa_step_over_28_forwards", mine / forwards, FOA_GOAL)
+
+
+def test_neo_against_a_forward(benchmark, goal):
+    """Time one step and one forward pass."""
+    source = load_model(TRANSFORMER, CLASSES, pretrained=False)
+    images, ours = pictures(FEW, source.image_shape[1]), Carried("neo", source)
+
+    @torch.no_grad()
+    def plain():
+        source.logits(images)
+
+    mine, forward = interleaved(benchmark, [lambda: ours.step(images), plain], rounds=41)
+    goal("neo_step_over_forward", mine / forward, FORWARD_GOAL)
+
+
+@pytest.mark.parametrize("host", ["tent", "eata", "sar"])
+def test_come_against_its_host(host, benchmark, goal):
+    """Time one step on 64 images with the loss of COME and with the entropy; every sample passes the filters."""
+    source, images = resnet_source(), pictures(BATCH, SIDE)
+    values = {key: value for key, value in loops.SETTINGS[host].items() if key != "samples"}
+    sides = [Carried(host, source, loss=loss, **values) for loss in ("come", "entropy")]
+    works = [lambda side=side: side.step(images) for side in sides]
+    mine, base = interleaved(benchmark, works, rounds=31)
+    goal(f"come_{host}_step_over_{host}", mine / base, FORWARD_GOAL)
 
 
 def episodes(benchmark, goal, label, method, source, inputs, target, rounds=15):

@@ -300,3 +300,29 @@ class Leaking(ScoringMethod):
 
     def score(self, source: SourceModel, evidence: Any) -> Tensor:
         return evidence["logits"]
+
+
+@dataclass(frozen=True)
+class OwnSentences(Single):
+    """Encode a sentence of its own and name it."""
+
+    card = replace(RIGHT.SINGLE, needs=frozenset({"text"}), model="pocket-clip")
+    sentence: str = "a cartoon of nothing."
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        return (self.sentence,)
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        assert source.text is not None
+        return {"text": source.text.features([self.sentence])}
+
+
+@dataclass(frozen=True)
+class SecretSentence(OwnSentences):
+    """Encode a sentence that the record does not have."""
+
+    breaks = {"sentences_are_named"}
+    says = "'a cartoon of nothing.' was encoded"
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        return ()

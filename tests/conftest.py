@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread for each worker, which share the cores, and a cache folder for each test."""
+"""One thread for each worker, or as many as ``OMP_NUM_THREADS`` says, and a cache folder for each test."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -26,3 +27,12 @@ def cache(tmp_path, monkeypatch):
     """A cache folder of its own."""
     monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data that ``TTA_BENCH_TEST_DATA`` names; without it the test is skipped."""
+    folder = os.environ.get("TTA_BENCH_TEST_DATA")
+    if not folder:
+        pytest.skip("TTA_BENCH_TEST_DATA does not name a folder of real data")
+    return Path(folder)

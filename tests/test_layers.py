@@ -2,14 +2,17 @@
 """Imports go one way, adapters see only what an outside plug-in may, and modules stay small."""
 
 import ast
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LAYERS = [
     {"errors", "spec"},
-    {"registry", "config", "suites"},
+    {"registry", "config", "suites", "prompts"},
     {"norms", "augment", "losses", "optim"},
     {"data"},
     {"models"},
@@ -20,14 +23,15 @@ LAYERS = [
     {"records"},
     {"metrics"},
     {"reports"},
-    {"studies"},
+    {"studies", "reproduction"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 PLUGINS = {"adapters", "pocket"}
 """First-party plug-ins: the harness finds them by entry points and never imports them."""
-ADAPTERS_MAY = {"method", "norms", "augment", "losses", "optim", "errors"}
+ADAPTERS_MAY = {"method", "norms", "augment", "losses", "optim", "prompts", "errors"}
 REPLAYS_MAY = {*ADAPTERS_MAY, "parity", "models", "steps"}
 POCKET_MAY = {"data", "models", "errors", "spec"}
 HARNESS = sorted(
@@ -58,7 +62,7 @@ def imported(path):
 def test_a_module_imports_only_from_above(path):
     own = path.relative_to(ROOT / "tta_bench").parts[0].removesuffix(".py")
     if own == "__init__":
-        assert not list(imported(path))
+        assert set(imported(path)) <= {"api"}
         return
     for name in imported(path):
         if name == "__version__":
@@ -93,6 +97,39 @@ def test_modules_and_functions_stay_small(path):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
             assert lines <= 50, f"{path.name}: {node.name} has {lines} lines"
+
+
+def test_the_table_of_the_architecture_is_the_tree():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| \S.* \|$", ARCHITECTURE, flags=re.MULTILINE)
+    assert [int(layer) for layer, _ in rows] == sorted(int(layer) for layer, _ in rows)
+    layers = [{name for layer, name in rows if int(layer) == rank} for rank in range(1, int(rows[-1][0]) + 1)]
+    assert layers == LAYERS
+    tree = {path.relative_to(ROOT / "tta_bench").parts[0].removesuffix(".py") for path in HARNESS}
+    assert {name for _, name in rows} == tree - {"__init__"}
+
+
+def test_the_plug_ins_of_the_architecture_may_import_what_the_tests_allow():
+    rows = re.findall(r"^\| `(\w+)` \| \S.* \| (`.*`) \|$", ARCHITECTURE, flags=re.MULTILINE)
+    found = {name: set(re.findall(r"`(\w+)`", allowed)) for name, allowed in rows}
+    assert found == {"adapters": ADAPTERS_MAY, "pocket": POCKET_MAY}
+    (replays,) = re.findall(r"A replay plan may also import (.*)\.", ARCHITECTURE)
+    assert set(re.findall(r"`(\w+)`", replays)) == REPLAYS_MAY - ADAPTERS_MAY
+
+
+def test_every_arrow_of_the_architecture_is_an_import():
+    (picture,) = re.findall(r"```\n(.*?)```", ARCHITECTURE, flags=re.DOTALL)
+    arrows = [
+        pair
+        for line in picture.splitlines()
+        for pair in pairwise(re.split(r" ─+> ", re.split(r"\s{3,}", line)[0]))
+    ]
+    assert len(arrows) >= len(picture.splitlines())
+    imports = {}
+    for path in HARNESS:
+        own = path.relative_to(ROOT / "tta_bench").parts[0].removesuffix(".py")
+        imports.setdefault(own, set()).update(imported(path))
+    for source, user in arrows:
+        assert source in imports[user], f"{user} does not import {source}"
 
 
 def test_the_packages_of_the_wheel_are_those_of_the_tree():

@@ -11,11 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tta_bench.losses import (
+    chosen_views,
     contrastive,
+    dispersion,
     diversity,
     entropy,
     marginal_entropy,
     mean_log_probabilities,
+    most_confident,
+    nearest_angle,
+    opinion_entropy,
     pseudo_label_loss,
     robust_pseudo_label_loss,
     soft_cross_entropy,
@@ -149,3 +154,51 @@ def test_views_that_agree_lose_less():
     mixed = torch.stack([torch.eye(4).roll(shift, 0) for shift in range(3)])
     assert contrastive(agreeing, 0.1) < 1
     assert contrastive(mixed, 0.1) > 5
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(2, 12), st.sampled_from([None, 1000]))
+def test_the_opinion_s_entropy_is_that_of_beliefs_and_doubt(seed, classes, about):
+    z = 4 * torch.randn(3, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    total = z.exp().sum(1, keepdim=True) + (about or classes)
+    q = torch.cat([z.exp(), torch.full_like(total, about or classes)], 1) / total + 1e-7
+    found = opinion_entropy(z, about or classes)
+    torch.testing.assert_close(found, -(q * q.log()).sum(1))
+
+
+def test_the_opinion_s_entropy_gives_no_gradient_along_the_logits():
+    z = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(opinion_entropy(z, 4).sum(), z)
+    assert float((grad * z.detach()).sum(1).abs().max()) < 1e-12
+    assert grad.abs().amax(1).min() > 1e-4
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e3, 1e15])
+def test_the_opinion_s_entropy_is_finite_for_any_scale(scale):
+    z = (scale * torch.eye(4)).requires_grad_()
+    each = opinion_entropy(z, 4)
+    (grad,) = torch.autograd.grad(each.sum(), z)
+    assert each.isfinite().all()
+    assert grad.isfinite().all()
+
+
+def test_the_most_confident_views_come_by_ascending_entropy_and_ties_by_position():
+    logits = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [0.0, 3.0], [9.0, 0.0], [0.0, 0.0], [0.0, 1.0]]])
+    assert most_confident(logits, 0.5).tolist() == [[3, 1, 2]]
+    assert most_confident(logits, 1.0).tolist() == [[3, 1, 2, 0, 5, 4]]
+    assert most_confident(logits, 0.1).tolist() == [[3]]  # int(0.6) is 0, but one view is kept
+    assert most_confident(torch.zeros(2, 64, 3), 0.1).shape == (2, 6)
+    values = torch.arange(12.0).view(1, 6, 2)
+    assert chosen_views(values, torch.tensor([[3, 1]])).tolist() == [[[6.0, 7.0], [2.0, 3.0]]]
+
+
+def test_dispersion_is_the_mean_distance_from_the_mean():
+    assert dispersion(torch.tensor([[0.0, 3.0], [0.0, -3.0], [4.0, 0.0], [-4.0, 0.0]])) == 3.5
+    assert dispersion(torch.ones(3, 2)) == 0
+
+
+def test_the_nearest_angle_leaves_the_class_itself_out():
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    assert math.isclose(nearest_angle(features), math.pi / 2, rel_tol=1e-12)
+    twins = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    assert math.isclose(nearest_angle(twins), math.acos(0.99999), rel_tol=1e-9)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tta_bench.norms import NormLayer, batch, blend, running, track
+from tta_bench.norms import NormLayer, batch, blend, running, track, unmixed
 from tta_bench.testing import tiny_images, tiny_source
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -192,3 +192,48 @@ def test_a_rule_does_not_outlive_its_call():
     with pytest.raises(ZeroDivisionError):
         source.logits(images, norm=lambda x, layer: 1 / 0)
     assert torch.equal(source.logits(images), twin)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 4), st.integers(1, 5), st.booleans(), st.booleans())
+def test_unmixed_normalises_each_instance_by_the_mixture_of_components(count, instances, between, affine):
+    layer, x = library_layer(affine=affine), maps(instances, 3, 4, 5)
+    generator = torch.Generator().manual_seed(count)
+    means = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    variances = torch.rand(count, 3, generator=generator, dtype=torch.float64) + 0.2
+    components = {"norm.running_mean": means, "norm.running_var": variances}
+    share = torch.tensor(0.25, dtype=torch.float64)
+    y, stats = unmixed(components, share, 0.5, between=between)(x, seen_by_rule(layer))
+    moved_means, moved_variances = means.clone(), variances.clone()
+    m = 1 - 0.9**0.25
+    for i in range(instances):
+        a, s = x[i].mean((1, 2)), x[i].var((1, 2), correction=0)
+        p = torch.stack([torch.cosine_similarity(a, one, dim=0) for one in means]).div(0.5).softmax(0)
+        parts = [(1 - p[k]) * means[k] + p[k] * a for k in range(count)]
+        spreads = [
+            (1 - p[k]) * variances[k] + p[k] * s + between * p[k] * (1 - p[k]) * (a - means[k]) ** 2
+            for k in range(count)
+        ]
+        mean = sum(parts) / count
+        var = sum(spread + (part - mean) ** 2 for spread, part in zip(spreads, parts, strict=True)) / count
+        assert torch.allclose(y[i], by_hand(x[i : i + 1], mean, var, layer)[0], rtol=1e-9, atol=1e-9)
+        for k in range(count):
+            moved_means[k] += m * p[k] * (a - means[k]) / instances
+            moved_variances[k] += m * p[k] * (s - variances[k]) / instances
+    assert torch.allclose(stats.mean, moved_means, **CLOSE)
+    assert torch.allclose(stats.var, moved_variances, **CLOSE)
+
+
+def test_unmixed_lets_gradients_through_an_instance_s_statistics_but_not_its_likeness():
+    layer = library_layer()
+    components = {
+        "norm.running_mean": torch.zeros(1, 3).double(),
+        "norm.running_var": torch.ones(1, 3).double(),
+    }
+    x = maps(2, 3, 4, 4).requires_grad_()
+    y, stats = unmixed(components, torch.ones(()).double(), 0.07)(x, seen_by_rule(layer))
+    assert not stats.mean.requires_grad
+    (ours,) = torch.autograd.grad(y[:, :, 0, 0].sum(), x)
+    plain = nn.functional.instance_norm(x, weight=layer.weight, bias=layer.bias, eps=layer.eps)
+    (expected,) = torch.autograd.grad(plain[:, :, 0, 0].sum(), x)  # one component: p is 1
+    assert torch.allclose(ours, expected, rtol=1e-8, atol=1e-10)

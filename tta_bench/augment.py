@@ -20,6 +20,11 @@ Draws = dict[str, Tensor]
 """``grid`` (R, H, W, 2) and, as far as they are wanted, ``colour`` (R, 5), ``order`` (R, 5), ``sigma`` (R,) and
 ``noise`` (R, C, H, W)."""
 
+ATTEMPTS = 10
+"""Tries for a crop that fits, after which it is the middle of the image."""
+RATIO = (3 / 4, 4 / 3)
+CROP_NUMBERS = 2 * ATTEMPTS + 3
+"""Uniform numbers of one crop: areas, ratios, two for its place, and one left over, e.g. for a flip."""
 LUMA = (0.299, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION, HUE, GAMMA = range(5)
 STILL = (1.0, 1.0, 1.0, 0.0, 1.0)
@@ -37,14 +42,15 @@ class Jitter:
         hue: Largest turn either way, in turns.
         gamma: See brightness.
         degrees: Largest rotation either way.
-        shift: Largest translation either way, as a share of the side.
+        shift: Largest translation either way, as a share of the side; whole pixels are drawn.
         zoom: Largest distance of the scale from 1.
         flip: Probability of a horizontal flip.
         padding: What lies outside the image: its edge repeated, or its mirror image.
         sigma: Range of the Gaussian blur's deviation in pixels; None for no blur.
         noise: Deviation of the Gaussian noise; 0 for none.
 
-    Source: the defaults are those of CoTTA, arXiv:2203.13591, and its published code.
+    Source: the defaults are those of CoTTA, arXiv:2203.13591, and its published code, which pads the image by half
+    its side on every side first: a translation of 1/16 of the padded side is 1/8 of the image's.
     """
 
     brightness: float = 0.4
@@ -53,7 +59,7 @@ class Jitter:
     hue: float = 0.06
     gamma: float = 0.3
     degrees: float = 15.0
-    shift: float = 1 / 16
+    shift: float = 1 / 8
     zoom: float = 0.1
     flip: float = 0.5
     padding: Literal["edge", "reflect"] = "edge"
@@ -74,7 +80,8 @@ def draw_jitter(rows: int, shape: tuple[int, int, int], generator: torch.Generat
     reach = u.new_tensor([ranges.brightness, ranges.contrast, ranges.saturation, ranges.hue, ranges.gamma])
     angle = math.radians(ranges.degrees) * (2 * u[:, 5] - 1)
     scale = 1 + ranges.zoom * (2 * u[:, 6] - 1)
-    shifts = ranges.shift * (2 * u[:, 7:9] - 1)
+    sides = u.new_tensor([shape[-1], shape[-2]])
+    shifts = (ranges.shift * (2 * u[:, 7:9] - 1) * sides).round() / sides
     flip = torch.where(u[:, 9] < ranges.flip, -1.0, 1.0)
     draws = {
         "grid": _folded(_affine(shape, angle, scale, shifts, flip), shape, ranges.padding),
@@ -96,8 +103,9 @@ def draw_crops(
     generator: torch.Generator,
     area: tuple[float, float],
     flip: float = 0.5,
+    ratio: tuple[float, float] = RATIO,
 ) -> Draws:
-    """Draw crops of a random area and an aspect of 3/4 to 4/3, scaled to the whole image and flipped by chance.
+    """Draw crops of a random area and aspect in whole pixels, scaled to the whole image and flipped by chance.
 
     Args:
         rows: R.
@@ -105,29 +113,91 @@ def draw_crops(
         generator: The source of randomness; the parameters are made on its device.
         area: Smallest and largest share of the image's area.
         flip: Probability of a horizontal flip.
+        ratio: Smallest and largest width over height, drawn on a logarithmic scale.
     """
-    u = torch.rand(rows, 5, generator=generator, device=generator.device)
-    share = area[0] + (area[1] - area[0]) * u[:, 0]
-    aspect = ((2 * u[:, 1] - 1) * math.log(4 / 3)).exp()
-    sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], -1).clamp(max=1)
-    centre = (1 - sides) * (2 * u[:, 2:4] - 1)
-    mirrored = torch.where(u[:, 4] < flip, -1.0, 1.0)
-    signs = torch.stack([mirrored, torch.ones_like(mirrored)], -1)
-    grid = still(shape, rows)["grid"].to(u) * (sides * signs)[:, None, None] + centre[:, None, None]
-    return {"grid": grid}
+    u = torch.rand(rows, CROP_NUMBERS, generator=generator, device=generator.device)
+    return {"grid": crop_grid(u, (shape[-2], shape[-1]), u[:, -1] < flip, area, ratio, u.dtype)}
+
+
+def crop_grid(
+    numbers: Tensor,
+    size: tuple[int, int],
+    mirrored: Tensor,
+    area: tuple[float, float],
+    ratio: tuple[float, float] = RATIO,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return the grids (N, H, W, 2) of random resized crops.
+
+    A box is redrawn until it fits, `ATTEMPTS` times at most; then it is as much of the middle as the ratios
+    allow. A crop never shows what lies outside its box.
+
+    Args:
+        numbers: (N, `CROP_NUMBERS`) uniform, of which the last is left to the caller.
+        size: Height and width of the images.
+        mirrored: (N,) bool.
+        area: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width over height.
+        dtype: Of the grids.
+    """
+    height, width = size
+    top, left, rows, columns = crop_boxes(numbers, height, width, area, ratio)
+    y, x = _places(top, rows, height).to(dtype), _places(left, columns, width).to(dtype)
+    x = torch.where(mirrored[:, None], x.flip(-1), x)
+    return torch.stack(
+        [
+            ((2 * x + 1) / width - 1)[:, None, :].expand(-1, height, -1),
+            ((2 * y + 1) / height - 1)[:, :, None].expand(-1, -1, width),
+        ],
+        dim=-1,
+    )
+
+
+def crop_boxes(
+    numbers: Tensor,
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float] = RATIO,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return top, left, height and width (N,) of the first crop that fits."""
+    areas = height * width * (area[0] + (area[1] - area[0]) * numbers[:, :ATTEMPTS])
+    low, high = (math.log(bound) for bound in ratio)
+    aspects = (low + (high - low) * numbers[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
+    columns, rows = (areas * aspects).sqrt().round(), (areas / aspects).sqrt().round()
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    some = fits.any(1)
+    # Without one that fits: as much of the middle as the ratios allow.
+    rows = torch.where(some, rows.gather(1, first)[:, 0], float(min(height, round(width / ratio[0]))))
+    columns = torch.where(some, columns.gather(1, first)[:, 0], float(min(width, round(height * ratio[1]))))
+    top, left = numbers[:, -3] * (height - rows + 1), numbers[:, -2] * (width - columns + 1)
+    top = torch.where(some, top.floor().minimum(height - rows), ((height - rows) / 2).floor())
+    left = torch.where(some, left.floor().minimum(width - columns), ((width - columns) / 2).floor())
+    return top, left, rows, columns
+
+
+def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Return where (N, size) in the image the pixels of enlarged crops lie, inside each crop."""
+    centres = torch.arange(size, dtype=torch.float64, device=start.device) + 0.5
+    start, length = start.double()[:, None], length.double()[:, None]
+    return (start + centres * length / size - 0.5).clamp(start, start + length - 1)
 
 
 def draw_contrastive(rows: int, shape: tuple[int, int, int], generator: torch.Generator) -> Draws:
     """Draw the crops, colours and blurs of contrastive learning.
 
-    Source: MoCo v2, arXiv:2003.04297: area 0.2 to 1, jitter 0.4, 0.4, 0.4 and 0.1 with probability 0.8, grey
+    Source: MoCo v2, arXiv:2003.04297: area 0.2 to 1, jitter 0.4, 0.4, 0.4 and 0.1 with probability 0.8, then grey
     with 0.2, blur of deviation 0.1 to 2 with 0.5. The deviation is for images of 224 pixels and scales.
     """
     ranges = Jitter(0.4, 0.4, 0.4, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, "edge", (0.1, 2.0), 0.0)
     draws = {**draw_jitter(rows, shape, generator, ranges), **draw_crops(rows, shape, generator, (0.2, 1.0))}
     chance = torch.rand(rows, 3, generator=generator, device=generator.device)
     draws["colour"] = torch.where(chance[:, :1] < 0.8, draws["colour"], draws["colour"].new_tensor(STILL))
-    draws["colour"][:, SATURATION] *= chance[:, 1] >= 0.2
+    grey = chance[:, 1] < 0.2
+    draws["colour"][:, SATURATION] *= ~grey
+    late = (draws["order"] == SATURATION) & grey[:, None]  # a grey image is made after all other changes
+    draws["order"] = draws["order"].gather(1, late.int().argsort(dim=1, stable=True))
     draws["sigma"] = draws["sigma"] * (chance[:, 2] < 0.5) * shape[-1] / 224
     return draws
 

@@ -21,6 +21,30 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
+def opinion_entropy(logits: Tensor, classes: float, eps: float = 1e-7) -> Tensor:
+    """Return the entropy of the opinion that each row of logits stands for: beliefs in the classes, and a doubt.
+
+    With ``S = sum_c exp(z_c) + K`` the beliefs are ``exp(z_c) / S`` and the doubt is ``K / S``; `eps` is added to
+    each. The gradient has no part along the logits, so that a step does not change their length.
+
+    Args:
+        logits: (..., C), any scale.
+        classes: K, the number of classes that the opinion is about.
+        eps: Added to every entry before the logarithm.
+
+    Returns:
+        (...) nats, at most about ln(C + 1).
+
+    Source: COME, arXiv:2410.10894, eqs. 6 to 9.
+    """
+    length = logits.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(logits.dtype).tiny)
+    z = logits / length * length.detach()
+    top = z.detach().amax(-1, keepdim=True).clamp(min=0)
+    parts = torch.cat([(z - top).exp(), classes * (-top).exp()], -1)
+    q = parts / parts.sum(-1, keepdim=True) + eps
+    return -(q * q.log()).sum(-1)
+
+
 def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
     """Return the cross-entropy of each row's prediction with the softmax of target logits.
 

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from tta_bench.models.context import Context as Context
 from tta_bench.models.source import SourceModel as SourceModel
 from tta_bench.models.text import TextSide as TextSide
+from tta_bench.prompts import DATASET
 
 State = Any
 """A pytree whose leaves are all tensors; flags and counters are 0-d tensors."""
 
 Need = Literal[
     "batchnorm", "text", "gradients", "features", "patch_features", "source_images", "source_labels",
-    "source_replay", "reward", "stream_length",
+    "source_replay", "reward", "stream_length", "attention", "class_token",
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]
@@ -129,6 +130,8 @@ class Card:
         year: When it appeared there; 0 for a baseline.
         category: How much target data a prediction may draw on, see `Category`.
         updates: What a step changes, see `Updates`.
+        prompts: Prompt templates of its publication: a name that ``--prompts`` knows, or ``"dataset"`` for those of
+            the dataset. A preset names others under the key ``"prompts"``.
         inputs: Whether it works on images or only on features.
         needs: What it must be given; see `Need`.
         views: Views to make of each image.
@@ -159,6 +162,7 @@ class Card:
     year: int = 0
     category: Category = "online"
     updates: Updates = "parameters"
+    prompts: str = DATASET
     inputs: Literal["images", "features"] = "images"
     needs: frozenset[Need] = frozenset()
     views: ViewPolicy | None = None
@@ -200,7 +204,10 @@ class Cost(NamedTuple):
 
 
 class Method(ABC):
-    """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`."""
+    """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`.
+
+    `presets` holds hyper-parameters of the literature by name; the key ``"prompts"`` in one names its prompt templates.
+    """
 
     card: ClassVar[Card]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -238,13 +245,20 @@ class Method(ABC):
         assert inputs.images is not None
         return source.logits(inputs.images, state.get("params"))
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the tensors that the method changes in this model, for the manifest."""
         return ()
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return choices that the method made by itself for this model, for the manifest."""
         return {}
+
+    def sentences(self, source: SourceModel) -> tuple[str, ...]:
+        """Return the sentences that the method encodes besides those of ``source.text.sentences``; by default none.
+
+        They enter the protocol fact ``prompts``. ``{}`` stands for words that depend on the images.
+        """
+        return ()
 
     def costs(self, source: SourceModel, inputs: Inputs) -> tuple[Cost, ...]:
         """Return the parts of a step on these inputs, what each costs by formula, and how to run it alone."""

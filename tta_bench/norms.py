@@ -7,7 +7,7 @@ the rule of the current call, so one step may use several rules and no rule can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -158,15 +158,64 @@ def instance_aware(k: float, momentum: float | None = None) -> NormRule:
         spread = base.var + layer.eps
         mean = base.mean + _shrunk(mean - base.mean, k * (spread / size).sqrt())
         variance = (base.var + _shrunk(variance - base.var, k * spread * (2 / (size - 1)) ** 0.5)).relu()
-        scale = (variance + layer.eps).rsqrt()
-        if layer.weight is not None:
-            scale = scale * layer.weight
-        shift = -mean * scale if layer.bias is None else layer.bias - mean * scale
-        shape = (*mean.shape, *(1,) * (x.ndim - 2))
-        return x * scale.view(shape) + shift.view(shape), kept
+        return _per_instance(x, Stats(mean, variance), layer), kept
 
     return rule
 
 
 def _shrunk(x: Tensor, limit: Tensor) -> Tensor:
     return (x - limit).relu() - (-x - limit).relu()
+
+
+def unmixed(
+    components: Mapping[str, Tensor], share: Tensor, temperature: float = 0.07, *, between: bool = False
+) -> NormRule:
+    """Return the rule that normalises each instance by a mixture of components, which all move a little towards it.
+
+    With the mean a_i and variance s_i of instance i and the likeness ``p_ik = softmax_k(cos(a_i, M_k) / T)``, component
+    k as i sees it has mean ``(1 - p) M_k + p a_i`` and variance ``(1 - p) V_k + p s_i``; the instance is normalised by
+    the moments of their even mixture. Then ``M_k += m mean_i p (a_i - M_k)`` and ``V_k += m mean_i p (s_i - V_k)``,
+    ``m = 1 - (1 - momentum)^share`` of the layer's momentum; they are handed back. No gradient flows through p.
+    Layers of vectors, which have no variance within an instance, normalise by their stored statistics.
+
+    Args:
+        components: Means (K, C) and variances (K, C) of each layer, as ``<layer>.running_mean`` and ``.running_var``.
+        share: 0-d, configured batch size over the one that the layer's momentum is meant for.
+        temperature: T.
+        between: Whether a component's variance also has the spread ``p (1 - p) (a_i - M_k)^2`` of its two parts.
+
+    Source: UnMix-TNS, ICLR 2024, eqs. 4 to 10; without ``between`` as in its published code.
+    """
+
+    def rule(x: Tensor, layer: NormLayer) -> tuple[Tensor, Stats | None]:
+        if x.ndim == 2:
+            return running()(x, layer)
+        means, variances = (components[f"{layer.name}.running_{leaf}"] for leaf in ("mean", "var"))
+        var, mean = torch.var_mean(x.flatten(2), -1, correction=0)
+        a, s = mean[:, None], var[:, None]  # (N, 1, C)
+        unit = F.normalize(mean.detach(), dim=-1) @ F.normalize(means, dim=-1).T
+        p = (unit / temperature).softmax(-1)[..., None]  # (N, K, 1)
+        seen = means + p * (a - means)
+        spread = variances + p * (s - variances)
+        if between:
+            spread = spread + p * (1 - p) * (a - means).square()
+        mixed = seen.mean(1)
+        stats = Stats(mixed, (spread + seen.square()).mean(1) - mixed.square())
+        m = (1 - (1 - layer.momentum) ** share).to(x.dtype)
+        moved = Stats(
+            means + m * (p * (a.detach() - means)).mean(0),
+            variances + m * (p * (s.detach() - variances)).mean(0),
+        )
+        return _per_instance(x, stats, layer), moved
+
+    return rule
+
+
+def _per_instance(x: Tensor, stats: Stats, layer: NormLayer) -> Tensor:
+    """Normalise each instance of (N, C, *) by statistics of its own (N, C)."""
+    scale = (stats.var + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight
+    shift = -stats.mean * scale if layer.bias is None else layer.bias - stats.mean * scale
+    shape = (*stats.mean.shape, *(1,) * (x.ndim - 2))
+    return x * scale.view(shape) + shift.view(shape)

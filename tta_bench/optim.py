@@ -168,6 +168,7 @@ class Descent:
         nesterov: Whether SGD's momentum is Nesterov's.
         betas: Decay rates of Adam's moments.
         weight_decay: Coefficient of the L2 term; decoupled in AdamW.
+        eps: Added to the root of Adam's second moment.
     """
 
     name: Optimizer
@@ -176,6 +177,7 @@ class Descent:
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         """Refuse an unknown name and settings outside their range."""
@@ -209,12 +211,12 @@ class Descent:
                 weight_decay=self.weight_decay,
             )  # fmt: skip
         return adam(
-            params, grads, state, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay,
+            params, grads, state, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay,
             decoupled=self.name == "adamw",
         )  # fmt: skip
 
 
-def ema(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, keep: float) -> Tensors:
+def ema(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, keep: float | Tensor) -> Tensors:
     """Return the moving average ``keep * average + (1 - keep) * current`` of tensors by name."""
     return {name: old * keep + (1 - keep) * current[name] for name, old in average.items()}
 

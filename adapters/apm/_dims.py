@@ -118,7 +118,8 @@ class Student:
     Attributes:
         dims: Its sizes.
         feature: Length D of the teacher's feature, a multiple of 4.
-        pooling: ``"attention"`` by one learned query, or the ``"mean"`` over the locations.
+        pooling: ``"attention"`` by one learned query, the ``"mean"`` over the locations, or ``"none"``: every location
+            is an output of its own.
         stride: Every how many-th row and column of the location grid is used.
 
     Raises:
@@ -128,7 +129,7 @@ class Student:
 
     dims: Dims
     feature: int
-    pooling: Literal["attention", "mean"] = "attention"
+    pooling: Literal["attention", "mean", "none"] = "attention"
     stride: int = 1
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ Names: N students, F units of the first layer, T of the third, D of the feature,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -189,6 +190,62 @@ class Mean:
         _outer(dy, self.mean, self.grads["project.weight"])
         left = apply(self.named["project.weight"].mT, dy)[:, None, :] / h.shape[-1]
         return Low(left, h.new_ones(len(h), 1, h.shape[-1]))
+
+
+class Locations:
+    """No pooling: every location is an output of its own.
+
+    Args:
+        student: The sizes.
+        named: Weights (N, ...) by name.
+        grads: Where the gradients go, by name.
+    """
+
+    def __init__(self, student: Student, named: Tensors, grads: Tensors) -> None:
+        self.named, self.grads = named, grads
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the outputs (N, D, L) of the third layer (N, T, L)."""
+        return torch.baddbmm(self.named["project.bias"][..., None], self.named["project.weight"], h)
+
+    def backward(self, h: Tensor, dy: Tensor) -> Low:
+        """Write the gradients of the projection from that of the outputs (N, D, L)."""
+        torch.sum(dy, -1, out=self.grads["project.bias"])
+        torch.bmm(dy, h.mT, out=self.grads["project.weight"])
+        return Low(self.named["project.weight"], dy)
+
+
+POOLS: dict[str, Callable[[Student, Tensors, Tensors], Pool]] = {
+    "attention": Attention,
+    "mean": Mean,
+    "none": Locations,
+}
+
+
+class Errors(NamedTuple):
+    """Mean squared errors of N students.
+
+    Attributes:
+        losses: (N,).
+        gradient: Of each loss by its student's outputs, of their shape.
+    """
+
+    losses: Tensor
+    gradient: Tensor
+
+
+def errors(predicted: Tensor, target: Tensor) -> Errors:
+    """Return the mean squared errors of outputs (N, D) or (N, D, L); a target that is NaN is held out.
+
+    Only targets of locations are looked at for NaN: a student that is fitted to one feature always has all of it.
+    """
+    difference = predicted - target
+    if target.ndim == 2:
+        return Errors(difference.square().mean(-1), difference * (2 / target.shape[1]))
+    held_out = target.isnan()
+    difference = difference.masked_fill(held_out, 0)
+    each = (~held_out).sum((1, 2)).clamp(min=1).to(predicted.dtype)
+    return Errors(difference.square().sum((1, 2)) / each, difference * (2 / each)[:, None, None])
 
 
 def _shared(rows: Tensor, columns: Tensor) -> Tensor:

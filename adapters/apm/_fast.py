@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._dims import Student
-from ._ends import Attention, First, Mean, Pool
+from ._ends import POOLS, First, Pool, errors
 from ._graph import tensor_float
 from ._tiles import INNER, Tiles
 
@@ -28,7 +28,7 @@ class Fast:
         weights: (N, P), read at every pass.
         grads: (N, P), written by `backward`; without the inner layers' weights where there are tiles.
         patches: (N, patches, pixels), or None.
-        target: (N, D).
+        target: (N, D), or (N, D, L) for a student without pooling.
         products: Precision of the two inner layers' products; ``"tf32"`` rounds what enters them, on
             GPUs alone, and ``"bfloat16"`` what enters and leaves them, weights and sums staying what they are.
         tiles: Takes Adam's step on the inner layers' weights within `backward`.
@@ -49,14 +49,13 @@ class Fast:
         self.named, self.tiles = student.unpack(weights), tiles
         self.grads = student.unpack(grads, () if tiles is None else INNER)
         self.first = First(student, self.named, self.grads, patches)
-        pool = Attention if student.pooling == "attention" else Mean
-        self.pool: Pool = pool(student, self.named, self.grads)
+        self.pool: Pool = POOLS[student.pooling](student, self.named, self.grads)
         places = student.grid[0] * student.grid[1]
         self.h = [weights.new_empty(len(weights), width, places) for width in student.dims.widths]
         self.g = [torch.empty_like(h) for h in self.h]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return losses (N,) and outputs (N, D)."""
+        """Return losses (N,) and outputs, of the target's shape."""
         down, across = self.first.forward()
         grid = torch.unflatten(self.h[0], 2, self.student.grid)
         torch.add(down[..., None], across[..., None, :], out=grid).relu_()
@@ -64,13 +63,13 @@ class Fast:
             self._layer("fc2", self.h[0], self.h[1])
             self._layer("fc3", self.h[1], self.h[2])
         self.predicted = self.pool.forward(self.h[2])
-        return (self.predicted - self.target).square().mean(-1), self.predicted
+        self.errors = errors(self.predicted, self.target)
+        return self.errors.losses, self.predicted
 
     def backward(self) -> None:
         """Write the gradients of the losses that `forward` gave last."""
         g = self.g
-        dy = (self.predicted - self.target) * (2 / self.student.feature)
-        low = self.pool.backward(self.h[2], dy)
+        low = self.pool.backward(self.h[2], self.errors.gradient)
         torch.bmm(low.left.mT, low.right, out=g[2])
         mask(g[2], self.h[2])
         with tensor_float(wanted=self.tensor_float):

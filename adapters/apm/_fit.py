@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
     Attributes:
         losses: (U + 1, N).
-        predictions: (U + 1, N, D).
+        predictions: (U + 1, N, D), or (U + 1, N, D, L) without pooling.
         weights: (N, P) after the last update.
         moments: Adam's moments after the last update that was taken.
     """
@@ -70,6 +70,8 @@ def choose(engine: Engine, student: Student, device: torch.device) -> Engine:
     """Return the engine that a student is fitted by: as asked, or by device and size."""
     if engine != "auto":
         return engine
+    if student.pooling == "none":
+        return "fast"
     return "active" if device.type == "cpu" and inner_products(student) >= ACTIVE_FROM else "fast"
 
 
@@ -125,7 +127,7 @@ def fit(
         student: Its sizes.
         weights: (N, P) to start from; not written to.
         patches: (N, patches, pixels) of the images, or None for students that see no image.
-        target: (N, D).
+        target: (N, D), or (N, D, L) for a student without pooling, in which a location that is NaN is held out.
         adam: The optimiser.
         updates: Number U of updates, 0 or more.
         start: Moments to start from, not written to; None for zero moments.
@@ -223,6 +225,10 @@ def make_engine(
     tiles: Tiles | None = None,
 ) -> Reference | Fast | Active:
     """Return an engine; the arguments are those of `_apm_fast.Fast`."""
+    if name == "active" and student.pooling == "none":
+        raise BadInputError(
+            "engine 'active' fits one feature per image and takes no targets of locations; choose 'fast' or 'reference'"
+        )
     if name == "fast":
         return Fast(student, weights, grads, patches, target, products, tiles)
     return (Reference if name == "reference" else Active)(student, weights, grads, patches, target)

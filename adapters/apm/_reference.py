@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ._dims import Student, Tensors
+from ._ends import errors
 
 
 def forward(student: Student, named: Tensors, patches: Tensor | None) -> Tensor:
-    """Return the outputs (N, D) of N students.
+    """Return the outputs of N students: (N, D), or without pooling (N, D, L).
 
     Args:
         student: Their sizes.
@@ -24,14 +25,25 @@ def forward(student: Student, named: Tensors, patches: Tensor | None) -> Tensor:
         patches: (N, patches, pixels) of the images, or None for students that see no image.
     """
     features = locations(student, named, patches)
+    if student.pooling == "none":
+        return features
     if student.pooling == "mean":
         return features.mean(-1)
     return _attend(student, named, features + student.table(student.feature, features))
 
 
-def locations(student: Student, named: Tensors, patches: Tensor | None) -> Tensor:
-    """Return the features (N, D, L) of the locations, before any pooling."""
-    h = _inputs(student, named, patches)
+def locations(
+    student: Student, named: Tensors, patches: Tensor | None, places: Tensor | None = None
+) -> Tensor:
+    """Return the features (N, D, L) of the locations, before any pooling.
+
+    Args:
+        student: Sizes of the students.
+        named: Their weights (N, ...) by name.
+        patches: (N, patches, pixels) of the images, or None for students that see no image.
+        places: (L,) which locations, row by row; None for all. What one gives does not depend on the others.
+    """
+    h = _inputs(student, named, patches, places)
     first = torch.cat([named["fc1.column"], named["fc1.across"], named["fc1.down"]], dim=2)
     for weight, bias in (
         (first, named["fc1.bias"]),
@@ -42,15 +54,17 @@ def locations(student: Student, named: Tensors, patches: Tensor | None) -> Tenso
     return named["project.weight"] @ h + named["project.bias"][..., None]
 
 
-def _inputs(student: Student, named: Tensors, patches: Tensor | None) -> Tensor:
+def _inputs(student: Student, named: Tensors, patches: Tensor | None, places: Tensor | None) -> Tensor:
     """Return the image's column above the code of each location, (N, column + code, L)."""
     count = len(named["fc1.bias"])
     code = student.table(student.dims.code, named["fc1.bias"])
+    if places is not None:
+        code = code[:, places]
     column = code.new_zeros(count, student.column)
     if patches is not None:
         column = (patches @ named["patch.weight"][..., None]).squeeze(-1) + named["patch.bias"]
-    places = code.shape[1]
-    return torch.cat([column[..., None].expand(-1, -1, places), code.expand(count, -1, -1)], dim=1)
+    length = code.shape[1]
+    return torch.cat([column[..., None].expand(-1, -1, length), code.expand(count, -1, -1)], dim=1)
 
 
 def _attend(student: Student, named: Tensors, u: Tensor) -> Tensor:
@@ -75,7 +89,7 @@ class Reference:
         weights: (N, P), read at every pass.
         grads: (N, P), written by `backward`.
         patches: (N, patches, pixels), or None.
-        target: (N, D).
+        target: (N, D), or (N, D, L) without pooling.
     """
 
     def __init__(
@@ -85,11 +99,11 @@ class Reference:
         self.named, self.grads = student.unpack(weights), student.unpack(grads)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return losses (N,) and outputs (N, D)."""
+        """Return losses (N,) and outputs, of the target's shape."""
         self.leaves = {name: tensor.detach().requires_grad_() for name, tensor in self.named.items()}
         with torch.enable_grad():
             predicted = forward(self.student, self.leaves, self.patches)
-            self.losses = (predicted - self.target).square().mean(-1)
+            self.losses = errors(predicted, self.target).losses
         return self.losses.detach(), predicted.detach()
 
     def backward(self) -> None:
@@ -98,5 +112,6 @@ class Reference:
         found = torch.autograd.grad(
             self.losses.sum(), list(self.leaves.values()), materialize_grads=True, allow_unused=True
         )
-        for name, grad in zip(self.leaves, found, strict=True):
-            self.grads[name].copy_(grad)
+        with torch.no_grad():  # where the views were made; torch 2.6 insists on it
+            for name, grad in zip(self.leaves, found, strict=True):
+                self.grads[name].copy_(grad)

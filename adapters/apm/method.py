@@ -25,7 +25,6 @@ from tta_bench.method import (
 )
 from tta_bench.optim import Descent
 
-from .._prompts import NAMES, Prompts, prototypes, scores
 from ._adam import Adam, Moments
 from ._cost import adam_bytes, passes_by_formula
 from ._dims import SIZES, Dims, Student, seen, to_dims
@@ -41,7 +40,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "input": ("image", "none"),
     "pooling": ("attention", "mean"),
     "target": ("raw", "unit"),
-    "templates": NAMES,
     "engine": ("auto", "reference", "fast", "active"),
     "products": ("full", "tf32", "bfloat16"),
     "reference_quirk": ("none", "carry_adam", *LEFTOVER),
@@ -80,11 +78,11 @@ class Apm(Method):
         read: ``"published"`` reads the last iteration's forward pass, before its update; ``"last"`` runs one
             more pass after it.
         input: ``"image"``, or ``"none"`` for the control without the image.
+        level: Layer of the teacher whose class token, through the teacher's own final norm and projection, is the
+            target; None for the teacher's feature. Negative numbers count from the last layer.
         pooling: ``"attention"`` by a learned query as in the published code, or the ``"mean"`` of the
             paper's figure.
         target: The teacher's feature as it is (``"raw"``) or scaled to length 1 (``"unit"``).
-        templates: Prompts that student and teacher are compared with: the ``"dataset"``'s, the ``"single"``
-            ``a photo of a {}.``, or the ``"seven"`` or the ``"ensemble"`` of CLIP's 80 for ImageNet.
         stop_loss: Read an image at the first pass whose loss is at most this; 0 never stops early.
         stride: Every how many-th row and column of the location grid is used; more than 1 is quicker and
             changes the prediction.
@@ -108,7 +106,7 @@ class Apm(Method):
     input: Literal["image", "none"] = "image"
     pooling: Literal["attention", "mean"] = "attention"
     target: Literal["raw", "unit"] = "raw"
-    templates: Prompts = "dataset"
+    level: int | None = None
     stop_loss: float = 0.0
     stride: int = 1
     engine: Engine = "auto"
@@ -188,9 +186,8 @@ class Apm(Method):
         """Return an empty state; Adam's moments only where a quirk carries them over.
 
         Raises:
-            IncompatibleError: If the source model has no texts and prompts are asked for, or a target of length 1.
+            IncompatibleError: If a target of length 1 is asked for and the source model has no text side.
         """
-        prototypes(source, self.templates)
         if self.target == "unit" and source.text is None:
             raise IncompatibleError(
                 "target='unit' needs scores that ignore the feature's length, which the linear head of "
@@ -209,6 +206,7 @@ class Apm(Method):
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the scores of students fitted to the images of the batch, and those of their teacher."""
+        inputs = self._at_level(source, inputs)
         assert inputs.features is not None
         carried = self._carries
         # The update after the published reading has no effect but on what a quirk carries over.
@@ -218,7 +216,7 @@ class Apm(Method):
         if carried:
             first, second, done = course.moments
             state = {"first": first, "second": second, "done": torch.full_like(state["done"], done)}
-        return Adapted(state, self.scores(source, read), self.scores(source, inputs.features))
+        return Adapted(state, source.head(read), source.head(inputs.features))
 
     def fit(
         self,
@@ -271,7 +269,7 @@ class Apm(Method):
             return student_forward(student, student.unpack(weights), self._patches(student, images))
 
     def islands(
-        self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | None = None
+        self, source: SourceModel, inputs: Inputs, generator: torch.Generator, colours: Colours | bool = False
     ) -> Islands:
         """Fit students as `adapt` does and return what each of their locations holds.
 
@@ -279,7 +277,7 @@ class Apm(Method):
             source: The teacher; it needs neither texts nor a head.
             inputs: One batch, with features and draws.
             generator: Draws the head for colours.
-            colours: How that head is fitted; None leaves the colours out.
+            colours: How that head is fitted; True for the usual way, False leaves the colours out.
 
         Raises:
             BadInputError: If images are read before the last update, or Adam's state is carried over.
@@ -290,14 +288,52 @@ class Apm(Method):
                 "islands are those of the last update on a fresh student, got "
                 f"stop_loss={self.stop_loss} and reference_quirk={self.reference_quirk!r}; leave both out"
             )
+        inputs = self._at_level(source, inputs)
+        assert inputs.images is not None
         fitted = self.fit(source, {}, inputs, self.iterations - (self.read == "published"))
         student = self.student(source)
         seen = self._patches(student, inputs.images)
-        return islands(student, fitted.weights, seen, inputs.images, generator, colours)
+        how = colours if isinstance(colours, Colours) else Colours() if colours else None
+        return islands(student, fitted.weights, seen, inputs.images, generator, how)
 
-    def scores(self, source: SourceModel, features: Tensor) -> Tensor:
-        """Return the scores (N, K) of features (N, D) under the prompts that were asked for."""
-        return scores(source, features, prototypes(source, self.templates))
+    def location_student(self, targets: Tensor) -> Student:
+        """Return the sizes of a student whose locations are its outputs, for targets (N, H, W, D)."""
+        dims = SIZES[self.size] if self.dims is None else to_dims(self.dims)
+        grid = (int(targets.shape[1]), int(targets.shape[2]))
+        return Student(dims._replace(grid=grid, heads=0), int(targets.shape[3]), "none")
+
+    def fit_locations(
+        self, images: Tensor, targets: Tensor, weights: Tensor, updates: int, *, start: Moments | None = None
+    ) -> Fit:
+        """Fit a student's location outputs to one feature per location of the teacher.
+
+        Args:
+            images: (N, 3, H', W') in [0, 1].
+            targets: (N, H, W, D); a location that is NaN is held out.
+            weights: (N, P) to start from, of `location_student`.
+            updates: Number U of updates.
+            start: Adam's moments to continue from.
+
+        Returns:
+            The course; its predictions are (U + 1, N, D, H * W).
+
+        Raises:
+            BadInputError: If the engine takes one target per image only.
+        """
+        student = self.location_student(targets)
+        adam = Adam(self.lr, self.betas, self.eps, self.weight_decay)
+        way = Way(choose(self.engine, student, targets.device), self.products)
+        patches = self._patches(student, images)
+        wanted = targets.flatten(1, 2).mT.contiguous()
+        return fit(student, weights.to(targets), patches, wanted, adam, updates, start, way)
+
+    def _at_level(self, source: SourceModel, inputs: Inputs) -> Inputs:
+        """Return the inputs with the teacher's features of the level that was asked for."""
+        if self.level is None:
+            return inputs
+        assert inputs.images is not None
+        with torch.no_grad():
+            return inputs._replace(features=source.encode_level(inputs.images, self.level))
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return the engine that device and size came to."""

@@ -72,29 +72,29 @@ def tent(case: Case) -> Plan:
     return Plan(made, reset_each_batch=values.get("episodic", False))
 
 
-def _selection(case: Case) -> dict[str, Any]:
+def selection(case: Case) -> dict[str, Any]:
     """Return the hyper-parameters of the methods that select samples by entropy and redundancy."""
     values, unit = case.values, math.log(case.source.num_classes)
     return {**optimiser(values), "margin": values["e_margin"] / unit, "redundancy": values["d_margin"]}
 
 
 def eta(case: Case) -> Plan:
-    return Plan(method("eta", **_selection(case)))
+    return Plan(method("eta", **selection(case)))
 
 
 def eata(case: Case) -> Plan:
     def tensors(state: State) -> dict[str, Tensor]:
         return {**state["params"], **{f"fisher__{name}": value for name, value in state["fisher"].items()}}
 
-    made = method("eata", **_selection(case), alpha=case.values["fisher_alpha"])
+    made = method("eata", **selection(case), alpha=case.values["fisher_alpha"])
     return Plan(made, tensors=tensors)
 
 
 def rdumb(case: Case) -> Plan:
-    return Plan(method("rdumb", **_selection(case), every=case.values["reset_every"]))
+    return Plan(method("rdumb", **selection(case), every=case.values["reset_every"]))
 
 
-def _lower_norms(case: Case) -> tuple[str, ...]:
+def lower_norms(case: Case) -> tuple[str, ...]:
     """Return the norm layers that the reference adapts in the tiny models: all but the transformer's final one."""
     kinds = ("batch", "group", "layer")
     return tuple(one.name for one in case.source.layers if one.kind in kinds and one.name != "norm")
@@ -107,7 +107,7 @@ def sar(case: Case) -> Plan | str:
     values, unit = case.values, math.log(case.source.num_classes)
     made = method(
         "sar", **optimiser(values), margin=values["e_margin"] / unit, rho=values.get("rho", 0.05),
-        recovery=values["reset_constant_em"], layers=_lower_norms(case), reference_quirk=True,
+        recovery=values["reset_constant_em"], layers=lower_norms(case), reference_quirk=True,
     )  # fmt: skip
     return Plan(made)
 
@@ -117,7 +117,7 @@ def deyo(case: Case) -> Plan:
     kind = values.get("aug_type", "patch")
     made = method(
         "deyo", **optimiser(values), margin=values.get("ent_margin", 0.5 * unit) / unit, destroy=kind,
-        plpd=values["plpd_threshold"], patches=values.get("patch_len", 4), layers=_lower_norms(case),
+        plpd=values["plpd_threshold"], patches=values.get("patch_len", 4), layers=lower_norms(case),
     )  # fmt: skip
     order = case.arrays.get(f"{kind}_perm", torch.arange(made.patches**2))
 
@@ -162,7 +162,8 @@ def lame(case: Case) -> Plan:
         "lame", affinity=values["affinity"], k=values["knn"], symmetric=values["force_symmetry"],
         steps=values["max_steps"], tolerance=values["tol"],
     )  # fmt: skip
-    return Plan(made, sums=False)
+    # It stops when two float32 energies are the same bits, so how often it iterates hangs on rounding.
+    return Plan(made, sums=False, tolerance=5e-3)
 
 
 def t3a(case: Case) -> Plan:

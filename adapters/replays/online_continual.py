@@ -27,7 +27,7 @@ def _grid(case: Case) -> Tensor:
     return still(case.source.image_shape)["grid"]
 
 
-def _drawn(draws: Any) -> Callable[[Case, int, Tensor], Inputs]:
+def drawn(draws: Any) -> Callable[[Case, int, Tensor], Inputs]:
     """Return what gives a step these draws."""
 
     def inputs(case: Case, index: int, images: Tensor) -> Inputs:
@@ -36,7 +36,7 @@ def _drawn(draws: Any) -> Callable[[Case, int, Tensor], Inputs]:
     return inputs
 
 
-def _flip(case: Case) -> Draws:
+def flip(case: Case) -> Draws:
     return {"grid": _grid(case).flip(2)}
 
 
@@ -54,13 +54,13 @@ def _weighted(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def roid(case: Case) -> Plan:
     made = method("roid", **_weighted(case.values), keep_weights=case.values.get("momentum_src", 0.99))
-    return Plan(made, inputs=_drawn(_flip(case)))
+    return Plan(made, inputs=drawn(flip(case)))
 
 
 def cmf(case: Case) -> Plan:
     values = case.values
     made = method("cmf", **_weighted(values), alpha=values["alpha"], gamma=values["gamma"], noise=values["Q"])
-    return Plan(made, inputs=_drawn(_flip(case)))
+    return Plan(made, inputs=drawn(flip(case)))
 
 
 def cotta(case: Case) -> Plan:
@@ -71,13 +71,13 @@ def cotta(case: Case) -> Plan:
         keep=values["teacher_momentum"], restore=values["rst"],
     )  # fmt: skip
     views = torch.cat([grid, grid.flip(2), grid.roll(2, 2), grid.roll(-2, 1)])
-    count = sum(case.source.params[name].numel() for name in made.adapts(case.source))
+    count = sum(case.source.params[name].numel() for name in made.adapted_tensors(case.source))
     restored = torch.full((1, count), values["rst"] == 1)
     draws = {"views": {"grid": views[None]}, "restored": restored}
-    return Plan(made, inputs=_drawn(draws), tensors=_with_teacher)
+    return Plan(made, inputs=drawn(draws), tensors=with_teacher)
 
 
-def _with_teacher(state: State) -> dict[str, Tensor]:
+def with_teacher(state: State) -> dict[str, Tensor]:
     """Return the student's tensors, and the teacher's by names of its own."""
     return {**state["params"], **{f"teacher.{name}": value for name, value in state["teacher"].items()}}
 
@@ -92,11 +92,11 @@ def rotta(case: Case) -> Plan:
 
     def tensors(state: State) -> dict[str, Tensor]:
         stats = {name.replace("running_", "source_"): value for name, value in state["stats"].items()}
-        return {**_with_teacher(state), **stats}
+        return {**with_teacher(state), **stats}
 
     updates = len(case.stream[0]) // values["update_frequency"] + 1
     return Plan(
-        made, inputs=_drawn({"grid": _flip(case)["grid"].expand(1, updates, -1, -1, -1)}), tensors=tensors
+        made, inputs=drawn({"grid": flip(case)["grid"].expand(1, updates, -1, -1, -1)}), tensors=tensors
     )
 
 
@@ -111,7 +111,7 @@ def note(case: Case) -> Plan:
         return {**state["params"], **state["stats"]}
 
     # The lowest class, its oldest image, and always accepted: what the smallest uniform numbers stand for.
-    return Plan(made, inputs=_drawn(torch.zeros(len(case.stream[0]), 3)), tensors=tensors)
+    return Plan(made, inputs=drawn(torch.zeros(len(case.stream[0]), 3)), tensors=tensors)
 
 
 def _prototypical(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _projected(case: Case, state: State) -> State:
 
 
 def santa(case: Case) -> Plan:
-    return Plan(method("santa", **_prototypical(case.values)), inputs=_drawn(_flip(case)), start=_projected)
+    return Plan(method("santa", **_prototypical(case.values)), inputs=drawn(flip(case)), start=_projected)
 
 
 def rmt(case: Case) -> Plan:
@@ -145,9 +145,9 @@ def rmt(case: Case) -> Plan:
     def inputs(case: Case, index: int, images: Tensor) -> Inputs:
         assert case.split is not None
         replay, labels = case.split.batch(warmup + index, size)
-        return Inputs(images=images, draws=_flip(case), source_images=replay, source_labels=labels)
+        return Inputs(images=images, draws=flip(case), source_images=replay, source_labels=labels)
 
-    return Plan(made, inputs=inputs, start=_projected, tensors=_with_teacher, rewinds=False)
+    return Plan(made, inputs=inputs, start=_projected, tensors=with_teacher, rewinds=False)
 
 
 def adacontrast(case: Case) -> Plan:
@@ -171,5 +171,5 @@ def adacontrast(case: Case) -> Plan:
         momentum = {f"teacher.{name}": value for name, value in state["momentum_model"].items()}
         return {**state["params"], **state["stats"], **momentum}
 
-    draws = {"weak": {"grid": grid}, "query": _flip(case), "key": {"grid": grid.roll(2, 2)}}
-    return Plan(made, inputs=_drawn(draws), start=start, tensors=tensors)
+    draws = {"weak": {"grid": grid}, "query": flip(case), "key": {"grid": grid.roll(2, 2)}}
+    return Plan(made, inputs=drawn(draws), start=start, tensors=tensors)

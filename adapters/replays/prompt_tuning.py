@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tta_bench.method import Inputs, SourceModel, State, Task
@@ -52,7 +55,7 @@ def with_views(case: VlmCase, made: Any, source: SourceModel | None = None) -> d
 @torch.no_grad()
 def every_view(made: Any, source: SourceModel, params: State, features: Tensor | None) -> Tensor:
     """Return the logits (N, V, K) of views with raw features (N, V, D) under tuned tensors."""
-    logits: Tensor = made.look(source, params, Inputs(images=None, view_features=features)).logits
+    logits: Tensor = made.look(source, {}, params, Inputs(images=None, view_features=features), None).logits
     return logits
 
 
@@ -113,3 +116,65 @@ def rlcf(case: VlmCase) -> Mapping[str, Tensor]:
 def tps(case: VlmCase) -> Mapping[str, Tensor]:
     """Replay TPS."""
     return tuned(case, method("tps", **shared(case)), name="shift")
+
+
+def ttl(case: VlmCase) -> Mapping[str, Tensor]:
+    """Replay TTL from the recorded first factors."""
+    values, source = case.values, case.clip.source
+    made = method(
+        "ttl", lr=values["lr"], weight_decay=values["weight_decay"], steps=values["tta_steps"], rank=values["r"],
+        alpha=values["lora_alpha"], blocks=len(values["layers"]), margin=values["entropy_margin"],
+    )  # fmt: skip
+    given = {_factor(name, "A"): factor for name, factor in case.group("A0/").items()}
+
+    def start(state: State) -> State:
+        return {**state, "params": {**state["params"], **given}}
+
+    inputs = list(case.clip.episodes())
+    ran = course(made, source, inputs, episodic=True, start=start)
+    first = start(made.init(source, Task(source.num_classes, source.class_names, 1)))
+    losses = [made.tune(source, first, one).losses for one in inputs]
+    found = {"logits": ran.scores, "losses": torch.stack(losses)}
+    for name in case.arrays:
+        group, _, layer = name.partition("/")
+        if group in ("A", "B"):
+            found[name] = ran.stacked("params", _factor(layer, group))
+    return found
+
+
+def _factor(layer: str, group: str) -> str:
+    """Return our name of a factor of the reference's query or value map of a block."""
+    owner, _, part = layer.rpartition(".")
+    return f"{owner}.in_proj_weight.{part[0]}.{group}"
+
+
+def promptalign(case: VlmCase) -> Mapping[str, Tensor]:
+    """Replay PromptAlign with the recorded prompts and source statistics."""
+    values, source = case.values, case.clip.source
+    tensors = {**case.group("init/"), **{name: case.given(name) for name in ("source_means", "source_vars")}}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "maple.safetensors"
+        save_file(tensors, file)
+        made = method(
+            "promptalign", weights=str(file), lr=values["lr"], steps=values["tta_steps"],
+            selection=values["tpt_threshold"], align_selection=values["align_threshold"],
+            align_from=values["align_layer_from"], align_to=values["align_layer_to"],
+            align_weight=values["distr_loss_w"], marginal=values["tpt_loss"], reference_quirk=True,
+        )  # fmt: skip
+        inputs = list(case.clip.episodes())
+        ran = course(made, source, inputs, episodic=True)
+        first = made.init(source, Task(source.num_classes, source.class_names, 1))
+    losses = [made.tune(source, first, one).losses for one in inputs]
+    found = {f"params0/{name}": value for name, value in ran.states[0]["params"].items()}
+    every = {"before": [first["params"]] * len(inputs), "after": [state["params"] for state in ran.states]}
+    with torch.no_grad():
+        logits = {
+            name: torch.cat(
+                [made.view_logits(source, p, one.views) for p, one in zip(params, inputs, strict=True)]
+            )
+            for name, params in every.items()
+        }
+    return {
+        **found, "ctx": ran.stacked("params", "ctx"), "logits": ran.scores, "losses": torch.stack(losses),
+        "logits_before": logits["before"], "logits_all_views": logits["after"],
+    }  # fmt: skip

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tta_bench.adapters._prompts import prompt_templates
 from tta_bench.adapters.apm import _dims as students
 from tta_bench.adapters.apm import _fit as fitting
 from tta_bench.adapters.apm import _reference as reference
@@ -170,21 +169,6 @@ def test_an_early_stop_reads_each_image_at_its_own_first_good_pass(source):
     everything = float(course.losses.max())
     untouched = small(iterations=40, stop_loss=everything)
     assert torch.equal(run(untouched, source, inputs).scores, source.head(course.predictions[0]))
-
-
-def test_other_prompts_change_student_and_teacher_alike(source):
-    inputs = tiny_inputs(source, 3, method=small())
-    for name, templates in (("single", ["a photo of a {}."]), ("ensemble", prompt_templates("ensemble"))):
-        found = run(small(templates=name), source, inputs)
-        prototypes = source.text.prototypes(templates)
-        cosines = torch.nn.functional.normalize(inputs.features, dim=1) @ prototypes.T
-        torch.testing.assert_close(found.teacher, cosines * source.text.scale, rtol=0, atol=1e-10)
-        assert not torch.equal(found.scores, run(small(), source, inputs).scores)
-    assert len(set(prompt_templates("ensemble"))) == 80
-    assert set(prompt_templates("seven")) < set(prompt_templates("ensemble"))
-    assert len(prompt_templates("seven")) == 7
-    with pytest.raises(IncompatibleError, match="text side"):
-        small(templates="single").init(tiny_source(), None)
 
 
 def test_a_linear_head_reads_the_students_features():

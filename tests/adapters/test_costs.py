@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tta_bench import registry
 from tta_bench.models.source import SourceModel
@@ -28,6 +29,15 @@ EVERY_SAMPLE = {
 BUILT_IN = sorted(
     n for n, p in registry.registered("methods").items() if p.module.startswith("tta_bench.adapters.")
 )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Hyper-parameters that name a file, by method; the file fits the tiny CLIP-like model."""
+    statistics = {name: torch.ones(3, 19, 16) for name in ("source_means", "source_vars")}
+    prompts = {"ctx": torch.zeros(2, 16), "proj.weight": torch.zeros(16, 16), "proj.bias": torch.zeros(16)}
+    save_file({**prompts, **statistics}, tmp_path / "maple.safetensors")
+    return {"promptalign": {"weights": str(tmp_path / "maple.safetensors")}}
 
 
 @pytest.fixture
@@ -57,10 +67,12 @@ def count(monkeypatch):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_step_makes_the_passes_that_its_card_states(name, count):
+def test_a_step_makes_the_passes_that_its_card_states(name, count, files):
     stated = re.match(r"(\d+) forward(?: \+ (\d+) backward)?", registry.load("methods", name).card.cost)
     assert stated, f"the card of {name} states no cost"
-    assert count(name, **EVERY_SAMPLE.get(name, {})) == tuple(int(part or 0) for part in stated.groups())
+    assert count(name, **EVERY_SAMPLE.get(name, {}), **files.get(name, {})) == tuple(
+        int(part or 0) for part in stated.groups()
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tta_bench.cli.data import data_app
-from tta_bench.cli.progress import ConsoleReporter
 from tta_bench.engine.planning import plan
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
-from tta_bench.spec import RunSpec
+from tta_bench.reports.progress import ConsoleReporter
+from tta_bench.spec import Request
 
 
 def pictures(root, classes=("cat", "dog"), count=3, size=(72, 64)):
@@ -78,7 +78,7 @@ def test_check_fails_with_what_is_missing(run_data, data):
 def test_prepare_tells_the_steps_and_the_tree(run_data, data):
     done = run_data("prepare", "imagenet")
     assert done.exit_code == 0
-    assert "cannot be fetched automatically" in done.output
+    assert "cannot be downloaded automatically" in done.output
     assert "29b22e2961454d5413ddabcf34fc5622" in done.output
     assert f"Expected below {data}" in done.output
     assert "tta-bench data check imagenet" in done.output
@@ -113,7 +113,7 @@ def test_tent_runs_on_a_folder_of_pictures(tta_bench, tmp_path, data):
     assert done.code == 0, done.err
     records = pd.concat(pd.read_parquet(path) for path in (tmp_path / "runs").rglob("records.parquet"))
     assert len(records) == 19 * 2
-    assert set(records["image_id"]) == {"cat/0.jpg", "dog/0.jpg"}
+    assert set(records["image_id"]) == {"cat/0", "dog/0"}
     labels = dict(zip(records["image_id"], records["label"], strict=True))
     assert labels == {"cat/0.jpg": 0, "dog/0.jpg": 1}
 
@@ -148,20 +148,30 @@ def test_a_bad_image_stops_the_cell_and_is_named(tta_bench, tmp_path, data):
 
 def test_bad_images_are_skipped_and_recorded(tmp_path, data):
     spoiled(tmp_path)
-    spec = RunSpec(
+    request = Request(
         methods=("source",), datasets=(f"folder:{tmp_path / 'pictures'}",), models=("timm/resnet18",),
         pretrained=False, batch_size=2, bad_image="skip",
     )  # fmt: skip
-    cells = plan(spec)
+    cells = plan(request)
     store = Store(str(tmp_path / "runs")).open(create=True)
     with ConsoleReporter(Console(quiet=True), len(cells)) as reporter:
-        ended = Session(spec, Sink(store), reporter, probe_memory=False).run(cells)
+        ended = Session(Sink(store), reporter, probe_memory=False).run(cells)
     assert [one.status for one in ended] == ["complete"]
     manifest = json.loads(next((tmp_path / "runs").rglob("manifest.json")).read_text(encoding="utf-8"))
-    assert manifest["notes"]["bad_images"] == ["dog/1.jpg"]
+    assert manifest["notes"]["bad_images"] == ["dog/1"]
     records = pd.read_parquet(next((tmp_path / "runs").rglob("records.parquet")))
     assert len(records) == 5
     assert "dog/1.jpg" not in set(records["image_id"])
+
+
+def test_skipped_images_are_named_at_the_end_of_every_run(tta_bench, tmp_path, data):
+    arguments = spoiled(tmp_path)
+    for _ in range(2):  # the second run reuses the cell
+        done = tta_bench(*arguments, "--on-bad-image", "skip", "--no-memory")
+        assert done.code == 0, done.err
+        last = done.out.strip().splitlines()[-1]
+        assert last.startswith("skipped 1 image of folder:")
+        assert last.endswith("that cannot be decoded: dog/1.jpg")
 
 
 def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
@@ -169,7 +179,7 @@ def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):
     arguments = ("corrupt", tmp_path / "pictures", tmp_path / "out", "--severity", "1,3", "--crop", "48")
     done = run_data(*arguments, "--corruption", "contrast")
     assert done.exit_code == 0, done.exception
-    assert "4 pictures, 8 files" in done.output
+    assert "4 images, 8 files" in done.output
     assert "8 of them new" in done.output
     with Image.open(tmp_path / "out" / "contrast" / "3" / "cat" / "0.png") as picture:
         assert picture.size == (48, 48)
@@ -200,7 +210,7 @@ def test_corrupt_says_why_a_picture_was_left_out(run_data, tmp_path):
     )
     done = run_data(*arguments, "--on-bad-image", "skip")
     assert done.exit_code == 0, done.exception
-    assert f"left out: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
+    assert f"skipped: {tmp_path}/pictures/emu/0.jpg is 20x20, smaller than 32 pixels" in done.output
     assert "cannot be decoded" not in done.output
 
 

@@ -87,7 +87,7 @@ def test_a_plugin_that_raises_fails_its_cells_alone(tta_bench, tmp_path):
     assert done.code == 1
     assert "third step" in done.out
     manifests = [json.loads(one.read_text()) for one in folder.glob("cells/*/manifest.json")]
-    statuses = {manifest["spec"]["method"]: manifest["status"] for manifest in manifests}
+    statuses = {manifest["cell"]["method"]: manifest["status"] for manifest in manifests}
     assert statuses == {"faulty": "failed", "source": "complete"}
     failed = next(manifest for manifest in manifests if manifest["status"] == "failed")
     assert "RuntimeError: third step" in failed["error"]
@@ -101,7 +101,7 @@ def test_a_configuration_file_gives_options_and_the_command_line_wins(tta_bench,
     assert done.code == 0
     manifest = json.loads(next(tmp_path.glob("runs/cells/*/manifest.json")).read_text())
     assert manifest["images"] == 12
-    assert manifest["spec"]["batch_size"] == 7
+    assert manifest["cell"]["batch_size"] == 7
 
 
 def test_a_dry_run_names_the_cells_and_writes_nothing(tta_bench, tmp_path, monkeypatch):
@@ -120,6 +120,62 @@ def test_listing_and_describing(tta_bench):
     described = tta_bench("describe", "tent").out
     assert "arXiv:2006.10726" in described
     assert "imagenet-c" in described
+
+
+def test_a_dataset_is_described_with_its_origin(tta_bench):
+    described = " ".join(tta_bench("describe", "pocket-fashion-c").out.split())
+    for said in (
+        "T-shirt/top",
+        "gaussian_noise",
+        "pocket-fashion-bn",
+        "MIT",
+        "arXiv:1708.07747",
+        "github.com/zalando",
+    ):
+        assert said in described
+    assert "The split is not the official one" in described
+    described = " ".join(tta_bench("describe", "pacs").out.split())
+    assert "none, so methods that need them cannot run" in described
+    assert "severities" not in described
+
+
+def test_real_images_run_without_a_download_on_their_own_network(tta_bench, tmp_path):
+    done = tta_bench(
+        *("run", "--method", "norm", "--method", "eata", "--dataset", "pocket-fashion-c:contrast"),
+        *("--limit", "100", "--output", tmp_path),
+    )
+    assert done.code == 0, done.err
+    manifests = [json.loads(path.read_text()) for path in tmp_path.glob("cells/*/manifest.json")]
+    assert {manifest["cell"]["model"] for manifest in manifests} == {"pocket-fashion-bn"}
+    assert not any(manifest["notes"]["demonstration"] for manifest in manifests)
+    assert "nothing about photographs" not in done.out
+
+
+def test_methods_of_forward_passes_alone_can_be_listed(tta_bench):
+    listed = tta_bench("list", "methods", "--no-gradients", "--csv").out
+    names = {line.partition(",")[0] for line in listed.splitlines()[1:]}
+    assert {"neo", "foa", "norm", "unmix-tns", "source"} <= names
+    assert not names & {"tent", "unmix-tns-tent", "actmad", "apm"}
+    refused = tta_bench("list", "datasets", "--no-gradients")
+    assert refused.code == 2
+    assert "apply to methods only, got datasets" in refused.err
+
+
+def test_methods_are_found_by_category_and_need(tta_bench):
+    def names(*options):
+        listed = tta_bench("list", "methods", "--csv", *options)
+        assert listed.code == 0
+        return {line.partition(",")[0] for line in listed.out.splitlines()[1:]}
+
+    viewed = names("--needs", "views", "--category", "episodic")
+    assert {"tpt", "memo", "zero"} <= viewed
+    assert not viewed & {"tent", "clip", "dynaprompt"}
+    assert names("--needs", "views", "--needs", "reward") == {"rlcf"}
+    assert names("--category", "transductive") >= {"lame"}
+    for options in (("--needs", "nothing"), ("--category", "offline")):
+        refused = tta_bench("list", "methods", *options)
+        assert refused.code == 2
+        assert f"{options[1]!r}" in refused.err
 
 
 def test_listing_imports_no_torch():

@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -13,6 +14,7 @@ from tta_bench.data.catalogue.names import imagenet_indices, imagenet_names, ima
 from tta_bench.data.corruptions import CORRUPTIONS, EXTRA, GROUPS
 from tta_bench.data.dataset import Shift
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.prompts import named
 
 from .trees import CATALOGUE
 
@@ -23,6 +25,7 @@ CLASSES = {
     "domainnet126": 126, "pacs": 7, "vlcs": 5, "officehome": 65, "visda-c": 12, "waterbirds": 2,
     "caltech101": 100, "oxford-pets": 37, "stanford-cars": 196, "flowers102": 102, "food101": 101, "sun397": 397,
     "dtd": 47, "eurosat": 10, "ucf101": 101, "fgvc-aircraft": 100,
+    "mnist": 10, "mnist-c": 10, "fashion-mnist": 10, "fashion-mnist-c": 10, "fmnist-c": 10,
 }  # fmt: skip
 
 
@@ -138,20 +141,23 @@ def test_prompt_sets_replace_the_templates():
     assert len(CATALOGUE["cifar10"].prompted("ensemble").templates) == 18
     assert len(CATALOGUE["ucf101"].prompted("ensemble").templates) == 48
     with pytest.raises(UnknownNameError, match="set of prompt templates"):
-        CATALOGUE["pacs"].prompted("ensemble")
+        CATALOGUE["pacs"].prompted("assemble")
+    assert CATALOGUE["pacs"].prompted("ensemble") == replace(
+        CATALOGUE["pacs"], templates=named("ensemble").templates
+    )
 
 
 def test_unknown_data_options_are_refused(data):
-    from tta_bench.data.dataset import Opening
+    from tta_bench.data.dataset import OpenRequest
 
     with pytest.raises(UnknownNameError, match="did you mean 'workers'"):
-        CATALOGUE["pacs"].open(Opening(Shift("pacs", "sketch"), options={"worker": 2}))
+        CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"worker": 2}))
     with pytest.raises(BadInputError, match="--workers must be 0 or more"):
-        CATALOGUE["pacs"].open(Opening(Shift("pacs", "sketch"), options={"workers": -1}))
+        CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"workers": -1}))
 
 
 def test_declarations_import_neither_torch_nor_numpy():
-    modules = ("imagenet", "natural", "cifar", "domains", "fine_grained", "families")
+    modules = ("imagenet", "natural", "cifar", "domains", "fine_grained", "families", "mnist")
     for module in modules:
         import_module(f"tta_bench.data.catalogue.{module}")
     code = "import sys\n" + "".join(f"import tta_bench.data.catalogue.{module}\n" for module in modules)

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tta_bench.data.catalogue import cifar, domains, fine_grained, imagenet, natural
+from tta_bench.data.catalogue import cifar, domains, fine_grained, imagenet, mnist, natural
 from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.dataset import Dataset, Shift
 
 CATALOGUE = {
     value.name: value
-    for module in (imagenet, natural, cifar, domains, fine_grained)
+    for module in (imagenet, natural, cifar, domains, fine_grained, mnist)
     for value in vars(module).values()
     if isinstance(value, Dataset)
 }

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tta_bench.engine import flops
 from tta_bench.engine.flops import multiply_adds, step_costs
 from tta_bench.engine.layer_costs import layers_multiply_adds
 from tta_bench.hyperparameters import create_method
@@ -100,3 +101,12 @@ def test_a_method_that_names_no_parts_has_the_source_model_alone():
     rows = step_costs(create_method("source"), tiny_source())
     assert [row.part for row in rows] == ["source model"]
     assert rows[0].formula == pytest.approx(rows[0].counted, rel=0.02)
+
+
+def test_a_count_that_its_formula_contradicts_is_told(monkeypatch):
+    whole = flops.multiply_adds
+    monkeypatch.setattr(flops, "multiply_adds", lambda work: whole(work) * 0.86)
+    with pytest.warns(
+        UserWarning, match=r"torch 2\..* multiply-adds for the source model, .* trust the formula"
+    ):
+        step_costs(create_method("source"), tiny_source())

@@ -78,8 +78,9 @@ def test_the_order_of_images_makes_no_difference_to_a_bootstrap(order):
 def test_a_bootstrap_agrees_with_scipy():
     values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=400, p=[0.1, 0.6, 0.3])
     found = bootstrap_mean(values, resamples=20_000)
+    # The name of scipy's argument for the generator depends on its version, so its default is used: any will do.
     reference = stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+        (values,), np.mean, n_resamples=20_000, method="percentile"
     ).confidence_interval
     np.testing.assert_allclose((found.low, found.high), reference, atol=0.005)
     assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)

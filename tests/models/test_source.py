@@ -2,12 +2,12 @@
 import pytest
 import torch
 from torch import nn
-from tta_bench.adapters._prompts import scores
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.classifier import Classifier, check_head
-from tta_bench.models.source import SourceModel, similarity
+from tta_bench.models.source import SourceModel
+from tta_bench.models.text import similarity
 from tta_bench.norms import Stats, batch, track
 from tta_bench.testing import tiny_clip, tiny_images, tiny_source
 
@@ -141,7 +141,7 @@ def test_dtype_is_kept():
 def test_class_lists_that_do_not_fit_are_refused():
     with pytest.raises(IncompatibleError, match="4 outputs but the dataset has 3"):
         Classifier(network(), 3)
-    with pytest.raises(IncompatibleError, match="outputs 1 to 4"):
+    with pytest.raises(IncompatibleError, match="but the model has 4 outputs"):
         Classifier(network(), 2, (1, 4))
     with pytest.raises(IncompatibleError, match="no linear classifier"):
         Classifier(nn.Conv2d(3, 4, 1), 4)
@@ -150,8 +150,10 @@ def test_class_lists_that_do_not_fit_are_refused():
 def test_outputs_are_chosen_and_several_for_one_class_give_their_largest():
     whole, x = source_model(), images()
     logits = whole.logits(x)
+    net = network()
+    net.label_outputs = range(4)
     groups = SourceModel(
-        Classifier(network(), 2, ((0, 2, 3), 1)),
+        Classifier(net, 2, ((0, 2, 3), 1)),
         name="tiny",
         kind="classifier",
         class_names="ab",
@@ -209,5 +211,5 @@ def test_rounded_products_score_the_same_features_alike_whoever_asks(make):
     assert torch.equal(source.head(features), logits)
     if source.text is not None:
         torch.testing.assert_close(torch.func.vmap(source.head)(features[:, None])[:, 0], logits)
-        assert torch.equal(scores(source, features, source.text.prototypes()), logits)
+        assert torch.equal(source.text.logits(features, source.text.prototypes()), logits)
         assert not torch.equal(logits, logits.bfloat16().float())

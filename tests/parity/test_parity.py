@@ -20,7 +20,7 @@ from . import reference_apm, reference_online
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # timm, on import
 
-GOLDENS = [HERE / "apm", HERE / "online"]
+GOLDENS = [HERE / "apm", HERE / "online", HERE / "online2"]
 
 
 def write_apm(folder, **changes):
@@ -54,8 +54,7 @@ def test_the_published_goldens_are_met(folder):
     results = list(replay(folder))
     assert not failures(results)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    counts = {"apm": 33, "online": sum(map(len, manifest.get("methods", {}).values()))}
-    assert len(results) == counts[folder.name]
+    assert len(results) == (33 if folder.name == "apm" else sum(map(len, manifest["methods"].values())))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_a_wrong_apm_value_fails(tmp_path, name, change):
 @pytest.mark.parametrize(
     ("file", "name", "change"),
     [
-        ("tent.npz", "tinybatch_adam__logits", lambda a: a + 2e-5 * (1 + abs(a)) * (np.arange(7) == 4)),
+        ("tent.npz", "tinybatch_adam__logits", lambda a: a + 1e-4 * (1 + abs(a)) * (np.arange(7) == 4)),
         ("tent.npz", "tinygroup_sgd__logits_after_reset", lambda a: a[:2] * 1.001),
         ("tent.npz", "tinygroup_sgd__param__bn2.bias", lambda a: a + 1e-4),
         ("tent.npz", "tinybatch_sgd__param__ALL_sum_student", lambda a: a * 1.001),
@@ -120,6 +119,48 @@ def test_a_wrong_online_value_fails(tmp_path, file, name, change):
     folder = write_online(tmp_path)
     spoil(folder, file, name, change)
     assert [result for result in failures(replay(folder)) if was_replayed(result)]
+
+
+def online2_copy(tmp_path, method):
+    """Return a copy of the second online folder that has one golden method, with the inputs of the first beside it."""
+    folder = tmp_path / "online2"
+    shutil.copytree(
+        HERE / "online2", folder, ignore=lambda _, names: {n for n in names if n.endswith(".npz")}
+    )
+    for name in ("weights", method):
+        shutil.copy(HERE / "online2" / f"{name}.npz", folder)
+    (tmp_path / "online").mkdir()
+    shutil.copy(HERE / "online" / "inputs.npz", tmp_path / "online")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["methods"] = {method: manifest["methods"][method]}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tinyvit_n1_K8__losses", lambda a: a + 1e-3 * (np.arange(9) == 3)),
+        ("tinyvit_n1_K8__source_std", lambda a: a * 1.001),
+        ("tinyvit_n1_K8__param__es.C", lambda a: a + 3e-4 * np.eye(len(a))),
+        ("tinyvit_n1_K8__param__prompts", lambda a: a * 1.001),
+        ("tinyvit_n1_K10_ragged__logits", lambda a: a + 1e-3 * (np.arange(5)[:, None, None] == 4)),
+        ("tinyvit_n1_K8__logits", lambda a: np.where(np.arange(16)[:, None] == 15, np.nan, a)),
+    ],
+)
+def test_a_wrong_result_of_a_search_fails(tmp_path, name, change):
+    folder = online2_copy(tmp_path, "foa")
+    spoil(folder, "foa.npz", name, change)
+    assert [r.case for r in failures(replay(folder, "foa"))] == [name.partition("__")[0]]
+
+
+def test_a_sorted_stream_is_not_the_plain_one(tmp_path):
+    folder = online2_copy(tmp_path, "unmixtns")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["methods"]["unmixtns"]["tinybn_K16_sorted"]["stream"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert [r.case for r in failures(replay(folder))] == ["tinybn_K16_sorted"]
 
 
 def test_backend_noise_widens_the_tolerance_of_scores_alone(tmp_path):
@@ -174,7 +215,7 @@ def test_a_case_without_its_hyper_parameters_is_refused_in_one_sentence(tmp_path
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         result = call(folder)
         if isinstance(result.exception, BadInputError):
-            assert f"lacks '{missing}'; the folder is incomplete" in str(result.exception)
+            assert f"'{missing}' is missing from " in str(result.exception)
         else:
             assert result.exception is None or isinstance(result.exception, SystemExit)
     info["hyperparameters"] = {}

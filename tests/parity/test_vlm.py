@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tta_bench.adapters.clip import Clip
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError
@@ -117,13 +118,22 @@ def test_inputs_of_a_case_count_as_covered_and_variants_are_cases(tmp_path, plan
     assert set(seen[0][2]) == {"base_ctx", "ctx_init", "ctx", "logits", "losses", "order", "use"}
 
 
+class ByPrototypes(Clip):
+    """Classify with prototypes that are the state."""
+
+    def init(self, source, task):
+        return {"prototypes": source.text.prototypes()}
+
+    def predict(self, source, state, inputs):
+        return source.text.logits(inputs.features, state["prototypes"])
+
+
 def test_a_course_resets_between_episodes_and_starts_where_it_is_told():
     from tta_bench.parity.vlm_case import Shared
 
     features = Shared(HERE / "vlm").features
     negated = {"prototypes": -features.source.head_weight()}
-    made = registry.load("methods", "clip")()
-    ran = course(made, features.source, features.stream(size=8), start=lambda state: negated)
+    ran = course(ByPrototypes(), features.source, features.stream(size=8), start=lambda state: negated)
     assert ran.scores.shape == (60, 12)
     zero_shot = features.source.head(features.views[:, 0])
     torch.testing.assert_close(ran.scores, -zero_shot)

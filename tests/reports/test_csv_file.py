@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tta_bench.errors import BadInputError
+from tta_bench.reports.columns import COLUMNS, NAMES, VERSION, Row, documented, names_of
 from tta_bench.reports.csv_file import read_csv, validate_leaderboard, write_csv
 from tta_bench.reports.leaderboard import leaderboard
-from tta_bench.reports.row import DIGITS, KINDS, Row
 
 DOCS = Path(__file__).parents[2] / "docs" / "leaderboard.md"
 
@@ -34,8 +36,8 @@ numbers = {
 @st.composite
 def rows(draw):
     values = {
-        name: draw(numbers[kind] if kind in ("text", "flag") else st.none() | numbers[kind])
-        for name, kind in KINDS.items()
+        one.name: draw(numbers[one.kind] if one.kind in ("text", "flag") else st.none() | numbers[one.kind])
+        for one in COLUMNS
     }
     return Row(**values)
 
@@ -47,10 +49,10 @@ def test_rows_read_back_to_the_last_digit_that_is_written(tmp_path_factory, writ
     again = read_csv(path)
     assert len(again) == len(written)
     for row, other in zip(written, again, strict=True):
-        for name, kind in KINDS.items():
-            left, right = getattr(row, name), getattr(other, name)
-            if kind in DIGITS and left is not None:
-                assert abs(left - right) <= 0.5000001 * 10 ** -DIGITS[kind]
+        for one in COLUMNS:
+            left, right = getattr(row, one.name), getattr(other, one.name)
+            if one.digits is not None and left is not None:
+                assert abs(left - right) <= 0.5000001 * 10**-one.digits
             else:
                 assert left == right
     content = path.read_bytes()
@@ -60,7 +62,7 @@ def test_rows_read_back_to_the_last_digit_that_is_written(tmp_path_factory, writ
 
 @pytest.fixture
 def board(cell, make, tmp_path):
-    cell("a", spec={"method": "source"})
+    cell("a", cell={"method": "source"})
     folder = cell("b", rows={"warmup": False})
     path = tmp_path / "leaderboard.csv"
     write_csv(leaderboard([folder]), path)
@@ -70,17 +72,17 @@ def board(cell, make, tmp_path):
 def test_what_the_leaderboard_writes_is_valid(board):
     validate_leaderboard(board)
     lines = board.read_bytes().split(b"\n")
-    assert lines[0] == ",".join(Row._fields).encode()
+    assert lines[0] == ",".join(NAMES).encode()
     assert len(lines) == 4
     assert lines[3] == b""
 
 
 def changed(path, name, value, row=2):
-    lines = path.read_text().split("\n")
-    fields = lines[row].split(",")
-    fields[Row._fields.index(name)] = value
-    lines[row] = ",".join(fields)
-    path.write_text("\n".join(lines))
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    lines[row][lines[0].index(name)] = value
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_wrong_value_is_named_with_its_row_and_column(board, name, value, word
 def test_missing_extra_and_reordered_columns_are_named(board):
     text = board.read_text()
     for change, words in (
-        (lambda t: t.replace("accuracy,", "", 1), "column 8 should be 'accuracy', got 'accuracy_low'"),
+        (lambda t: t.replace("accuracy,", "", 1), "column 9 should be 'accuracy', got 'accuracy_low'"),
         (lambda t: t.replace("mixed\n", "mixed,more\n", 1), "column 'more'"),
         (lambda _: "", "column 1 should be 'method', got 'nothing'"),
         (lambda t: t + "a,b\n", "row 3, column (all): expected"),
@@ -144,17 +146,46 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path):
 
 def test_a_vanishing_difference_has_no_sign(board):
     (row, *_) = read_csv(board)
-    write_csv([row._replace(gain=-1e-9, gain_low=-1e-9, gain_high=1e-9)], board)
+    write_csv([replace(row, gain=-1e-9, gain_low=-1e-9, gain_high=1e-9)], board)
     assert ",-0.000000" not in board.read_text()
     validate_leaderboard(board)
 
 
-def test_every_column_is_explained_in_its_place():
-    explained = re.findall(r"^\| `([a-z0-9_]+)` \|", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert explained == list(Row._fields)
+def test_the_documented_columns_are_those_that_are_declared():
+    text = DOCS.read_text(encoding="utf-8")
+    assert documented(text) == text
+    assert re.findall(r"^\| `([a-z0-9_]+)` \|", text, flags=re.MULTILINE) == list(NAMES)
+    with pytest.raises(BadInputError, match="columns: begin"):
+        documented("nothing")
+
+
+def test_every_column_says_what_it_means():
+    for one in COLUMNS:
+        assert not one.help[0].islower(), one.name
+        assert one.help.endswith("."), one.name
+        assert "|" not in one.help, one.name
+        assert 1 <= one.since <= VERSION, one.name
+    assert names_of(VERSION) == NAMES
+    assert set(NAMES) - set(names_of(1)) == {"category", "machine", "prompt_set"}
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_a_file_of_an_older_version_is_read_and_validates(board, version):
+    rows, kept = list(csv.DictReader(board.read_text("utf-8").splitlines())), names_of(version)
+    with board.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, kept, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    validate_leaderboard(board)
+    for row, text in zip(read_csv(board), rows, strict=True):
+        assert row.method == text["method"]
+        assert f"{row.accuracy:.6f}" == text["accuracy"]
+        for one in COLUMNS:
+            if one.name not in kept:
+                assert getattr(row, one.name) in ("", None)
 
 
 def test_a_name_that_is_no_text_is_written_by_its_bytes(cell, tmp_path):
     (row,) = leaderboard([cell("a")])
-    write_csv([row._replace(dataset="folder:bad\udcff")], tmp_path / "board.csv")
+    write_csv([replace(row, dataset="folder:bad\udcff")], tmp_path / "board.csv")
     assert read_csv(tmp_path / "board.csv")[0].dataset == "folder:bad\\udcff"

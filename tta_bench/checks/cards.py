@@ -6,18 +6,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, get_args, get_type_hints
 
-from tta_bench.checks.bench import DTYPES, LOWER
+from torch import Tensor
+
+from tta_bench.checks.bench import DTYPES, LOWER, Bench
 from tta_bench.checks.core import BrokenPromiseError, check, promise, skip_unless
 from tta_bench.errors import IncompatibleError
 from tta_bench.method import Card, Method, Need
 from tta_bench.models.source import SourceModel
+from tta_bench.prompts import DATASET, prompt_names
 from tta_bench.steps import check_compatible
-from tta_bench.testing import sources_for, tiny_source
+from tta_bench.testing import sources_for, tiny_clip, tiny_source
+from tta_bench.testing.sources import tokenize
 
 ARGUMENTS = {
     "init": ("self", "source", "task"),
@@ -62,7 +67,7 @@ def card_complete(method: Method) -> None:
 def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
     """Yield the card's fields, whether each is right, and what it must do."""
     hints = get_type_hints(Card)
-    for name in ("inputs", "output", "predicts", "reset", "draw_device"):
+    for name in ("category", "updates", "inputs", "output", "predicts", "reset", "draw_device"):
         choices = get_args(hints[name])
         yield name, getattr(card, name) in choices, f"be one of {', '.join(choices)}"
     fields, known = _field_names(method), get_args(Need)
@@ -76,8 +81,10 @@ def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
     )
     yield "precision", bool(card.precision & DTYPES.keys()), "include float32 or float64"
     yield "precision", card.precision <= {*DTYPES, LOWER}, f"be among {', '.join([*DTYPES, LOWER])}"
+    yield "prompts", card.prompts in (DATASET, *prompt_names()), f"be {DATASET} or a named set of templates"
     yield "views", card.views is None or card.views.count >= 1, "ask for at least one view"
     yield "chunk", card.chunk >= 1, "be 1 or more"
+    yield "reset", card.category != "episodic" or card.reset == "image", "be image where category is episodic"
     yield "grows", bool(card.grows) != card.fixed_shapes, "name leaves exactly where fixed_shapes is False"
     yield "idle", all(name in fields for name, _ in card.idle or ()), "name hyper-parameters of the method"
 
@@ -117,7 +124,7 @@ def _functions(cls: type) -> Iterator[FunctionType]:
 
 
 def _plain(value: Any) -> bool:
-    """Tell whether a value is a number, text, None or a small container of such values."""
+    """Return whether a value is a number, text, None or a small container of such values."""
     if isinstance(value, dict):
         return all(_plain(item) for pair in value.items() for item in pair)
     if isinstance(value, tuple | list | frozenset | set):
@@ -127,33 +134,36 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-LACKING: dict[str, Callable[[], SourceModel]] = {
+WITHOUT: dict[str, Callable[[], SourceModel]] = {
     "batchnorm": lambda: tiny_source("group"),
     "text": lambda: tiny_source("batch"),
     "reward": lambda: tiny_source("batch"),
     "patch_features": lambda: tiny_source("batch"),
+    "attention": lambda: tiny_source("batch"),
+    "class_token": lambda: tiny_source("batch"),
 }
 POCKET: dict[str, frozenset[Need]] = {
     "pocket-bn": frozenset({"batchnorm"}),
     "pocket-gn": frozenset(),
     "pocket-clip": frozenset({"text"}),
+    "pocket-vit-clip": frozenset({"text", "patch_features", "attention", "class_token"}),
 }
 
 
 @check(
-    "A model that lacks what the card needs is refused, and the card's default model has it.",
-    applies="the card needs batchnorm, text, reward or patch_features",
+    "A model without what the card needs is refused, and the card's default model has it.",
+    applies="the card needs batchnorm, text, reward, patch_features, attention or class_token",
 )
 def needs_are_met(method: Method) -> None:
     """Offer the method a model without each part, then models that have them all."""
-    parts = sorted(method.card.needs & LACKING.keys())
+    parts = sorted(method.card.needs & WITHOUT.keys())
     skip_unless(parts, "every model has what the card needs")
     for part in parts:
-        promise(not _accepted(method, LACKING[part]()), f"a model without {part} was accepted")
+        promise(not _accepted(method, WITHOUT[part]()), f"a model without {part} was accepted")
     for source in sources_for(method):
         promise(_accepted(method, source), f"{source.name} was refused")
     if method.card.model in POCKET:
-        asked = method.card.needs & {"batchnorm", "text"}
+        asked = method.card.needs & frozenset().union(*POCKET.values())
         missing = " or ".join(sorted(asked - POCKET[method.card.model]))
         promise(not missing, f"card.model is {method.card.model}, which has no {missing}; name another")
 
@@ -164,3 +174,37 @@ def _accepted(method: Method, source: SourceModel) -> bool:
     except IncompatibleError:
         return False
     return True
+
+
+@check(
+    "Every sentence that the method encodes is the source model's, or one that `sentences` names.",
+    applies="the card needs text",
+)
+def sentences_are_named(method: Method) -> None:
+    """Listen to the tokenizer of a CLIP-like model during two steps."""
+    skip_unless("text" in method.card.needs, "the card does not need text")
+    heard: list[str] = []
+
+    def listening(prompts: list[str]) -> Tensor:
+        heard.extend(prompts)
+        return tokenize(prompts)
+
+    source = tiny_clip(tokenizer=listening)
+    if "reward" in method.card.needs:
+        source.reward = tiny_clip(seed=10, tokenizer=listening)
+    bench = Bench(method, source)
+    bench.steps(bench.init(), range(2))
+    assert source.text is not None
+    allowed = (*source.text.sentences, *method.sentences(source))
+    # The beginning of a sentence may be tokenized alone, to find where the rest of it stands.
+    stray = sorted({text for text in heard if not any(_is_said(text, one) for one in allowed)})
+    promise(
+        not stray,
+        f"{stray[:1] and stray[0]!r} was encoded; return it from `sentences`, so that the record has it",
+    )
+
+
+def _is_said(text: str, sentence: str) -> bool:
+    """Return whether a text is a sentence or its beginning; ``{}`` in a sentence stands for any words."""
+    pattern = ".*".join(map(re.escape, sentence.split("{}")))
+    return sentence.startswith(text) or ("{}" in sentence and re.fullmatch(pattern, text) is not None)

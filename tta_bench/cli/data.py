@@ -20,7 +20,7 @@ FAILED = 1
 
 
 class Format(Enum):
-    """How corrupted pictures are saved."""
+    """File formats of corrupted images."""
 
     png = "png"
     jpeg = "jpeg"
@@ -34,7 +34,7 @@ class Elastic(Enum):
 
 
 class BadImage(Enum):
-    """What to do with a picture that cannot be decoded."""
+    """Policies for an image that cannot be decoded."""
 
     stop = "stop"
     skip = "skip"
@@ -47,10 +47,10 @@ FormatOption = Annotated[
     Format, typer.Option("--format", help="png keeps the pixels; jpeg is as ImageNet-C was distributed.")
 ]
 ElasticOption = Annotated[
-    Elastic | None, typer.Option(help="Variant of elastic_transform; default: by picture size.")
+    Elastic | None, typer.Option(help="Variant of elastic_transform; default: by image size.")
 ]
-FrostDir = Annotated[Path | None, typer.Option(help="Folder of frost pictures; default: generated.")]
-BadImageOption = Annotated[BadImage, typer.Option(help="Stop at an unreadable picture, or leave it out.")]
+FrostDir = Annotated[Path | None, typer.Option(help="Folder of frost images; default: generated.")]
+BadImageOption = Annotated[BadImage, typer.Option(help="Stop at an unreadable image, or skip it.")]
 
 data_app = typer.Typer(
     help="List, check, prepare and corrupt datasets.", no_args_is_help=True, rich_markup_mode=None
@@ -59,31 +59,49 @@ data_app = typer.Typer(
 
 @data_app.command("list")
 def list_data() -> None:
-    """List the datasets that are kept in files, whether they are here, and how to get them."""
+    """List the datasets that live in files, whether they are present, and how to get them.
+
+    Datasets of other packages are named without importing them.
+    """
     from rich.table import Table
 
     from tta_bench import registry
-    from tta_bench.data.catalogue.declare import files_of
-    from tta_bench.data.dataset import Dataset
     from tta_bench.data.layouts.locate import roots
-    from tta_bench.data.layouts.opening import find
+    from tta_bench.reports.text import report_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("dataset", "here", "by download", "licence", "what it is"):
         table.add_column(column, overflow="fold")
-    for name in registry.registered("datasets"):
-        dataset = registry.load("datasets", name)
-        files = files_of(dataset) if isinstance(dataset, Dataset) else None
-        if files is None:
-            continue
-        here = any(find(files, shift) for shift in dataset.shifts(("all",) if dataset.corruptions else ()))
-        table.add_row(
-            name, "yes" if here else "no", "yes" if files.downloads else "no", dataset.licence, dataset.title
-        )
-    console = _console()
+    for name, point in registry.registered("datasets").items():
+        if registry.built_in(point):
+            row = _listed(name)
+            if row is not None:
+                table.add_row(name, *row)
+        else:
+            table.add_row(name, "?", "?", f"see {registry.owner(point)}", registry.summary(point))
+    console = report_console()
     console.print(table)
     looked = ", ".join(map(str, roots()))
-    console.print(f"\nLooked in {looked} (TTA_BENCH_DATA)", style="dim", highlight=False, soft_wrap=True)
+    _say(console, f"\nLooked in {looked} (TTA_BENCH_DATA)", "dim")
+
+
+def _listed(name: str) -> tuple[str, str, str, str] | None:
+    """Return whether a dataset is here and may be fetched, its licence and title; None if it has no files."""
+    from tta_bench import registry
+    from tta_bench.data.catalogue.declare import files_of
+    from tta_bench.data.dataset import Dataset
+    from tta_bench.data.layouts.opening import is_here
+
+    dataset = registry.load("datasets", name)
+    files = files_of(dataset) if isinstance(dataset, Dataset) else None
+    if files is None:
+        return None
+    return (
+        "yes" if is_here(dataset) else "no",
+        "yes" if files.downloads else "no",
+        dataset.licence,
+        dataset.title,
+    )
 
 
 @data_app.command()
@@ -93,12 +111,13 @@ def check(
         str, typer.Option("--severity", help="Severities of a corrupted dataset: 5, 1-5 or 1,3.")
     ] = "1-5",
 ) -> None:
-    """Count images and classes, find misplaced folders and stray files, and say how to mend them."""
+    """Count images and classes; report misplaced folders and stray files, and how to fix them."""
     from tta_bench.data.acquire.check import check as look
+    from tta_bench.reports.text import report_console
     from tta_bench.spec import parse_severities
 
     dataset, files = _known(name)
-    console = _console()
+    console = report_console()
     findings = []
     for finding in look(dataset, files, parse_severities([severity])):
         findings.append(finding)
@@ -132,22 +151,27 @@ def prepare(
     part: Annotated[
         list[str] | None, typer.Option("--part", help="Part of the dataset, e.g. noise; repeat for several.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be downloaded, and stop.")
+    ] = False,
 ) -> None:
-    """Fetch what may be fetched, resumed and checksummed; tell the exact steps for the rest."""
+    """Download what can be downloaded, with resume and checksums; print the exact steps for the rest."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from tta_bench.data.acquire.prepare import chosen_parts, get, instructions, total_size
     from tta_bench.data.layouts.locate import roots
+    from tta_bench.reports.text import report_console
 
     dataset, files = _known(name)
     target = (root or roots()[0]).expanduser()
-    console = _console()
+    console = report_console()
     _say(console, f"{dataset.name}: {dataset.title}")
     _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
+    for note in files.notes:
+        _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
     if downloads:
-        _say(console, f"{len(downloads)} files to fetch into {target} ({total_size(downloads)})")
+        _say(console, f"{len(downloads)} files to download into {target} ({total_size(downloads)})")
         for download in downloads:
             _say(console, f"  {download.url}  {download.checksum}")
         if not dry_run:
@@ -168,14 +192,16 @@ def prepare(
                     told=lambda line: _say(console, line),
                 )
     if files.steps:
-        _say(console, "By hand:" if downloads else "This dataset cannot be fetched automatically. By hand:")
+        _say(
+            console, "By hand:" if downloads else "This dataset cannot be downloaded automatically. By hand:"
+        )
     for line in instructions(files, target):
         _say(console, line)
 
 
 @data_app.command()
 def corrupt(
-    src: Annotated[Path, typer.Argument(help="Folder of pictures; its structure is kept.")],
+    src: Annotated[Path, typer.Argument(help="Folder of images; its structure is kept.")],
     dst: Annotated[Path, typer.Argument(help="Folder for DST/CORRUPTION/SEVERITY/...")],
     corruption: Annotated[
         list[str] | None,
@@ -191,16 +217,17 @@ def corrupt(
     frost_dir: FrostDir = None,
     on_bad_image: BadImageOption = BadImage.stop,
 ) -> None:
-    """Write corrupted copies of a folder of pictures; the same command goes on where it stopped."""
+    """Write corrupted copies of a folder of images; run it again to resume."""
     from rich.progress import Progress
 
     from tta_bench.data.corruptions import Options
     from tta_bench.data.corruptions.folder import corrupt_folder
+    from tta_bench.reports.text import report_console
     from tta_bench.spec import parse_severities
 
-    console = _console()
+    console = report_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=None)
+        task = bar.add_task("images", total=None)
         report = corrupt_folder(
             src,
             dst,
@@ -215,9 +242,9 @@ def corrupt(
             on_bad_image=on_bad_image.value,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _say(console, f"{report.images} pictures, {report.files} files in {dst}, {report.written} of them new")
+    _say(console, f"{report.images} images, {report.files} files in {dst}, {report.written} of them new")
     for one in report.left_out:
-        _say(console, f"left out: {one.reason}", "red")
+        _say(console, f"skipped: {one.reason}", "red")
 
 
 def _known(name: str) -> tuple[Dataset, Files]:
@@ -235,15 +262,9 @@ def _known(name: str) -> tuple[Dataset, Files]:
     files = files_of(dataset) if isinstance(dataset, Dataset) else None
     if files is None:
         raise BadInputError(
-            f"{name!r} has no files to prepare or check: it is made while loading or comes from a path of yours"
+            f"{name!r} has no files to prepare or check: it is generated while loading, or is a path of your own"
         )
     return dataset, files
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console() if Console().is_terminal else Console(width=120)
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:

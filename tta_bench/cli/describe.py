@@ -1,32 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tta-bench describe``: the card of a method and its hyper-parameters."""
+"""``tta-bench describe``: the card of a method and its hyper-parameters, or the facts of a dataset."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -> None:
-    """Show what a method does, what it needs and promises, its hyper-parameters and presets."""
+
+def describe(name: Annotated[str, typer.Argument(help="Name of a method or a dataset.")]) -> None:
+    """Show what a method does, needs and promises, its hyper-parameters and presets; or what a dataset is."""
+    from tta_bench import registry
+    from tta_bench.cli.describe_dataset import describe_dataset
+    from tta_bench.reports.text import report_console
+
+    methods, datasets = (registry.registered(group) for group in ("methods", "datasets"))
+    if name not in methods and name.partition(":")[0] in datasets:
+        describe_dataset(report_console(), name)
+    else:
+        _describe_method(report_console(), name)
+
+
+def _describe_method(console: Console, method: str) -> None:
     import dataclasses
 
     from rich.table import Table
+    from rich.text import Text
 
     from tta_bench.hyperparameters import create_method
     from tta_bench.reports.method_text import read_docstring
-    from tta_bench.reports.text import report_console
 
     made = create_method(method)
-    console, card = report_console(), made.card
-    console.print(f"[bold cyan]{method}[/]  {card.title}")
+    card = made.card
+    console.print(Text.assemble((method, "bold cyan"), f"  {card.title}"))
     said = read_docstring(type(made))
     for paragraph in said.paragraphs():
-        console.print(paragraph.replace("``", ""), markup=False)
+        console.print(paragraph.replace("``", ""))
     facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column(style="dim")
     for name, value in _facts(method, made):
-        facts.add_row(f"[dim]{name}[/]", value)
+        facts.add_row(name, value)
     console.print()
     console.print(facts)
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
@@ -44,7 +60,7 @@ def describe(method: Annotated[str, typer.Argument(help="Name of a method.")]) -
         console.print(table)
     for name, values in made.presets.items():
         listed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
-        console.print(f"preset [cyan]{name}[/]: {listed}")
+        console.print(Text.assemble("preset ", (name, "cyan"), f": {listed}"))
 
 
 def _facts(name: str, method: object) -> list[tuple[str, str]]:
@@ -57,13 +73,17 @@ def _facts(name: str, method: object) -> list[tuple[str, str]]:
     runs = "many images at once" if card.independent or card.vmappable else "one step at a time"
     return [
         ("paper", card.paper),
+        ("category", card.category),
+        ("updates", card.updates),
         ("needs", ", ".join(sorted(card.needs)) or "nothing but images"),
+        *([("prompts", f"{card.prompts} (default)")] if "text" in card.needs else []),
         ("predicts", f"{card.predicts} the update, gives {card.output}"),
         ("reset", f"{per} (default)"),
         ("per-image episodes", runs),
         ("default model", card.model),
         ("precision", ", ".join(sorted(card.precision))),
         ("cost of a step", card.cost or "not counted"),
+        ("reference licence", card.reference_licence or "not looked up"),
         ("parity", sentence(name)),
         ("golden vectors", card.parity or "none"),
         *([("notes", card.notes)] if card.notes else []),

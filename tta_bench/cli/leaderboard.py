@@ -10,7 +10,7 @@ import typer
 
 
 class By(StrEnum):
-    """What one row stands for."""
+    """Units that one row aggregates."""
 
     dataset = "dataset"
     shift = "shift"

@@ -19,7 +19,7 @@ def parity(
         Path, typer.Argument(help="Golden folder with a manifest.json, or a folder of such folders.")
     ],
     method: Annotated[
-        str | None, typer.Option("--method", help="Replay this golden method (or corruption) alone.")
+        str | None, typer.Option("--method", help="Replay only this golden method or corruption.")
     ] = None,
     record: Annotated[
         Path | None,
@@ -38,11 +38,12 @@ def parity(
     if results:
         console.print(_table(results))
     elif method:
-        console.print(f"no case of {method} in {folder}", markup=False)
+        console.print(f"no golden case of {method} in {folder}", markup=False)
     if record is not None:
+        from tta_bench.engine.machine import numerics
         from tta_bench.parity.record import write_status
 
-        write_status(results, record)
+        write_status(results, record, numerics())
     console.print(
         f"{passed} passed, {len(replayed) - passed} failed, {len(results) - len(replayed)} not replayed"
     )
@@ -52,6 +53,7 @@ def parity(
 
 def _table(results: list[CaseResult]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     from tta_bench.parity.judge import was_replayed
 
@@ -66,8 +68,8 @@ def _table(results: list[CaseResult]) -> Table:
         figures = (
             (f"{result.deviation:.2g}", f"{result.tolerance:.2g}") if was_replayed(result) else ("-", "-")
         )
-        verdict = "[green]passed[/]" if result.passed else "[red]failed[/]"
+        verdict = Text("passed", "green") if result.passed else Text("failed", "red")
         if not was_replayed(result):
-            verdict = "[yellow]not replayed[/]"
+            verdict = Text("not replayed", "yellow")
         table.add_row(result.family, result.method, result.case, *figures, verdict, result.note)
     return table

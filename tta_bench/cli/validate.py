@@ -27,7 +27,7 @@ def validate(
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="Named hyper-parameters of the literature.")] = "",
 ) -> None:
-    """Check that a method keeps the contract and what its card promises; exit code 1 if it does not."""
+    """Run the conformance checks on a method; exit code 1 if one fails."""
     from tta_bench.checks import check_method
     from tta_bench.hyperparameters import create_method, methods_in_file
     from tta_bench.reports.text import report_console

@@ -9,30 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
+from tta_bench.prompts import DATASET, find_prompts
+from tta_bench.spec import Shift as Shift
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
 
 
-class Shift(NamedTuple):
-    """One distribution: a dataset, and its corruption with a severity, or its domain, which has none."""
-
-    dataset: str
-    corruption: str = ""
-    severity: int = 0
-
-    def __str__(self) -> str:
-        """Return ``dataset``, ``dataset:domain`` or ``dataset:corruption:severity``."""
-        return ":".join(str(part) for part in self if part)
-
-
-class Opening(NamedTuple):
+class OpenRequest(NamedTuple):
     """What a reader is asked to open.
 
     Attributes:
         shift: Which distribution.
-        seed: Of everything random in the data, e.g. corruption noise.
-        options: Data options of the command line.
+        seed: Of everything random in the data, e.g. corruption noise; the data seed of a run.
+        options: The data options of a run.
     """
 
     shift: Shift
@@ -64,12 +54,13 @@ class Dataset:
         licence: Of the data.
         citation: Where to cite it from.
         homepage: Where it comes from.
+        notes: What a reader of its tables must know.
     """
 
     name: str
     title: str
     class_names: tuple[str, ...]
-    open: Callable[[Opening], ImageSource]
+    open: Callable[[OpenRequest], ImageSource]
     corruptions: tuple[str, ...] = ()
     default_corruptions: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}.",)
@@ -84,6 +75,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    notes: str = ""
 
     def shifts(self, corruptions: Sequence[str] = (), severities: Sequence[int] = (5,)) -> tuple[Shift, ...]:
         """Return the shifts that are meant, in the literature's order.
@@ -111,14 +103,16 @@ class Dataset:
         return tuple(Shift(self.name, name, severity) for severity in severities for name in ordered)
 
     def prompted(self, name: str) -> Dataset:
-        """Return the dataset with another of its sets of prompt templates.
+        """Return the dataset with other prompt templates.
+
+        Args:
+            name: A set of the dataset, a named set, or a text file; see `tta_bench.prompts.find_prompts`.
 
         Raises:
-            UnknownNameError: If it has no set of that name.
+            UnknownNameError: If there is no set of that name.
         """
-        if name not in self.prompt_sets:
-            raise UnknownNameError("set of prompt templates", name, self.prompt_sets)
-        return replace(self, templates=self.prompt_sets[name])
+        own = {DATASET: self.templates, **self.prompt_sets}
+        return replace(self, templates=find_prompts(name, own).templates)
 
 
 def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]:

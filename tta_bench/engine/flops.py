@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from tta_bench.method import Inputs, Method
 from tta_bench.models.layers import plain_attention
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
+
+AGREE = 0.02
+"""By how much the count and a formula, which leaves small terms out, may differ."""
 
 
 class PartCost(NamedTuple):
@@ -39,7 +43,8 @@ class PartCost(NamedTuple):
 def multiply_adds(work: Callable[[], object]) -> float:
     """Return the multiply-adds of matrix products and convolutions in some work: half the library's operations.
 
-    The library's fused attention for inference hides its products from the counter, so it is off meanwhile.
+    Fused attention hides its products from the counter: that for inference in every version of torch, and the CPU's
+    kernel of `scaled_dot_product_attention` in some. So attention runs as plain matrix products meanwhile.
     """
     with plain_attention(), FlopCounterMode(display=False) as counter:
         work()
@@ -62,15 +67,29 @@ def step_costs(method: Method, source: SourceModel, seed: int = 0) -> list[PartC
         counted = multiply_adds(lambda: source.encode(image))
         formula = layers_multiply_adds(lambda: source.encode(image))
         inputs = Inputs(images=image, features=source.encode(image), draws=drawn)
-    rows = [PartCost("source model", 1, counted, None if formula is None else float(formula), None)]
+    rows = [_checked(PartCost("source model", 1, counted, None if formula is None else float(formula), None))]
     for cost in method.costs(source, inputs):
         rows.append(
-            PartCost(
-                cost.part,
-                cost.times,
-                None if cost.work is None else cost.times * multiply_adds(cost.work),
-                None if cost.multiply_adds is None else float(cost.times * cost.multiply_adds),
-                None if cost.moved_bytes is None else cost.times * cost.moved_bytes / 2**20,
+            _checked(
+                PartCost(
+                    cost.part,
+                    cost.times,
+                    None if cost.work is None else cost.times * multiply_adds(cost.work),
+                    None if cost.multiply_adds is None else float(cost.times * cost.multiply_adds),
+                    None if cost.moved_bytes is None else cost.times * cost.moved_bytes / 2**20,
+                )
             )
         )
     return rows
+
+
+def _checked(cost: PartCost) -> PartCost:
+    """Return the cost; warn where a formula says that this version of torch hides operations from the counter."""
+    counted, formula = cost.counted, cost.formula
+    if counted is not None and formula and abs(counted / formula - 1) > AGREE:
+        warnings.warn(
+            f"torch {torch.__version__} counts {counted:.4g} multiply-adds for the {cost.part}, and by its layers' "
+            f"sizes they are {formula:.4g}; trust the formula, and report the versions",
+            stacklevel=3,
+        )
+    return cost

@@ -14,8 +14,8 @@ from tta_bench.errors import IncompatibleError
 from tta_bench.models.layers import freeze
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.patches import patch_features
-from tta_bench.models.source import Network, SourceModel, similarity
-from tta_bench.models.text import TextSide, Tokenizer
+from tta_bench.models.source import Network, SourceModel
+from tta_bench.models.text import TextSide, Tokenizer, similarity
 from tta_bench.models.weights import filter_of
 
 

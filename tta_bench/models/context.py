@@ -28,6 +28,7 @@ class Context:
 
     Attributes:
         ctx: (n, W) token embeddings of the words.
+        sentences: The K class prompts that it starts as.
 
     Raises:
         IncompatibleError: If the tokenizer gives these words no tokens of their own.
@@ -37,7 +38,8 @@ class Context:
 
     def __init__(self, text: TextSide, init: str) -> None:
         self._text = text
-        self._tokens, self._rows = text.rows([f"{init} {name}." for name in text.class_names])
+        self.sentences = tuple(f"{init} {name}." for name in text.class_names)
+        self._tokens, self._rows = text.rows(self.sentences)
         empty, bare = text.tokens(["", init])
         self._start = _common(empty, bare)
         stop = min(_common(bare, tokens) for tokens in self._tokens)
@@ -54,14 +56,14 @@ class Context:
             [self._rows[:, : self._start], ctx.expand(classes, -1, -1), self._rows[:, stop:]], dim=1
         )
 
-    def encode(self, ctx: Tensor) -> Tensor:
-        """Return the raw text features (K, D) of all classes under a context (n, W); differentiable."""
-        return self._text.encode_rows(self.rows(ctx), self._tokens)
+    def encode(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+        """Return the raw text features (K, D) of all classes under a context; differentiable.
 
-    @property
-    def tokens(self) -> Tensor:
-        """Token ids (K, L) of the class prompts."""
-        return self._tokens
+        Args:
+            ctx: (n, W).
+            deep: (n, W) rows that stand in its place at the inputs of the second block, the third and so on.
+        """
+        return self._text.encode_rows(self.rows(ctx), self._tokens, deep=deep, start=self._start)
 
     @property
     def start(self) -> int:

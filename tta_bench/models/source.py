@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.errors import IncompatibleError
+from tta_bench.models.deep_prompts import Prompted, kept_inputs, replaced_tokens
+from tta_bench.models.imperative import Imperative, autocast
 from tta_bench.models.layers import (
     NORMS,
     Kind,
@@ -27,14 +29,20 @@ from tta_bench.models.layers import (
     keep_type,
     list_layers,
     own_tensors,
-    remove_rules,
+    without_statistics,
 )
+from tta_bench.models.maps import chosen_layers, map_layers
+from tta_bench.models.observe import Observed, prompting, skipping, watching
 from tta_bench.models.text import TextSide
+from tta_bench.models.transformer import Transformer, find_transformer
 from tta_bench.norms import NormRule, running
+
+FUSED_ATTENTION = ("in_proj_weight", "qkv.weight")
+"""Names under which libraries keep query, key and value maps one under the other."""
 
 
 class Forward(NamedTuple):
-    """What one forward pass gives.
+    """The result of one forward pass.
 
     Attributes:
         logits: (N, K).
@@ -87,6 +95,17 @@ class Network(nn.Module):
         return (self.head(features) if mode == "full" else None), features, tokens
 
 
+def _cautions(name: str, root: nn.Module) -> tuple[str, ...]:
+    """Return what users should know of a network before they trust its scores, one sentence each."""
+    unstored = without_statistics(root)
+    if not unstored:
+        return ()
+    return (
+        f"{len(unstored)} BatchNorm layers of {name!r} ({unstored[0]} first) store no statistics, so they normalise by "
+        "the batch even without adaptation: the source scores depend on the batch size and on the order of the images",
+    )
+
+
 class SourceModel:
     """An immutable source model: evaluation mode, dtype and device fixed, nothing ever written in place.
 
@@ -134,6 +153,12 @@ class SourceModel:
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
+        self.cautions: tuple[str, ...] = _cautions(name, network.inner())
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose layers go by their module names: to look into, not to change."""
+        return self._network.inner()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -147,11 +172,14 @@ class SourceModel:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names.
+
+        The text tower is among them, and prompts are not: they are a fact of their own.
+        """
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:
-            tensors["text.prototypes"] = self.text.prototypes()
+            tensors |= {f"text.{name}": value for name, value in self.text.tensors().items()}
         for key in sorted(tensors):
             value = tensors[key].detach().cpu().contiguous()
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
@@ -211,12 +239,92 @@ class SourceModel:
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.forward(x, tensors, norm=norm).logits
 
+    @cached_property
+    def transformer(self) -> Transformer | None:
+        """The parts of a vision transformer with a class token; None where the network is another one."""
+        return find_transformer(self._network.inner())
+
+    def observe(
+        self,
+        x: Tensor,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        norm: NormRule | None = None,
+        layers: Sequence[str] = (),
+        class_token: bool = False,
+        prompts: Tensor | None = None,
+    ) -> Observed:
+        """Run the network on images, hand back outputs of its layers, and let extra tokens in.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            tensors: As in `forward`.
+            norm: As in `forward`.
+            layers: Names of modules whose outputs are wanted; see `observe.watching`.
+            class_token: Whether only the class token of these outputs is wanted.
+            prompts: (n, D') tokens right behind a vision transformer's class token, the same for every image.
+
+        Raises:
+            UnknownNameError: If there is no layer of a name.
+            IncompatibleError: If there are prompts and the network has no class token.
+        """
+        inner = self._network.inner()
+        parts = None if prompts is None else self.transformer
+        with (
+            watching(inner, layers, class_token=class_token) as (seen, watched),
+            prompting(inner, parts, prompts, self.name),
+            self._ruled(watched(norm or running())) as stats,
+        ):
+            logits, features, _ = self._call(self.normalise(x), tensors, "full")
+        return Observed(logits, features, {name: y.to(self.dtype) for name, y in seen.items()}, stats)
+
+    def prompted(self, x: Tensor, prompts: Sequence[Tensor]) -> Prompted:
+        """Run a vision transformer on images with prompt tokens of their own in its first blocks.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], of the model's dtype and device.
+            prompts: (n, D') tokens right behind the class token, then those that replace them at the inputs of the
+                second block, the third and so on.
+
+        Raises:
+            IncompatibleError: If the network has no class token, or fewer blocks than prompts.
+        """
+        inner, parts = self._network.inner(), self.transformer
+        blocks = [inner.get_submodule(name) for name in parts.blocks] if parts else []
+        with (
+            prompting(inner, parts, prompts[0], self.name),
+            replaced_tokens(blocks, prompts[1:], start=1),
+            kept_inputs(blocks) as seen,
+        ):
+            logits, features, _ = self._call(self.normalise(x), None, "full")
+        return Prompted(logits, features, tuple(tokens.to(self.dtype) for tokens in seen))
+
     def encode(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
     ) -> Tensor:
         """Return the raw features (N, D) of images (N, C, H, W) in [0, 1]."""
         with self._ruled(norm or running()):
             return self._call(self.normalise(x), tensors, "encode")[1]
+
+    def encode_level(self, x: Tensor, level: int) -> Tensor:
+        """Return the raw features (N, D) that the class token of one block gives through the final norm and projection.
+
+        Args:
+            x: (N, C, H, W) in [0, 1].
+            level: Number of the block; negative ones count from the last, which gives what `encode` gives.
+
+        Raises:
+            IncompatibleError: If the network is not a vision transformer with a class token.
+            BadInputError: If it has no such block.
+        """
+        if self.transformer is None:
+            raise IncompatibleError(
+                f"a level needs a vision transformer with a class token, which {self.name!r} is not; leave level out"
+            )
+        blocks = map_layers(self.network)
+        (chosen,) = chosen_layers(blocks, [level], self.name)
+        with skipping(self.network, [block.name for block in blocks[chosen + 1 :]]):
+            return self.encode(x)
 
     def patches(
         self, x: Tensor, tensors: Mapping[str, Tensor] | None = None, *, norm: NormRule | None = None
@@ -259,6 +367,10 @@ class SourceModel:
                 chosen.update((name, self.params[name]) for name in layer.tensors)
         return chosen
 
+    def attention_weights(self) -> tuple[str, ...]:
+        """Return the names of weights (3 D', D') that hold query, key and value maps, the first block first."""
+        return tuple(name for name in self.params if name.endswith(FUSED_ATTENTION))
+
     def weights(
         self,
         leaves: Sequence[str] = ("weight", "bias"),
@@ -273,43 +385,3 @@ class SourceModel:
             return leaf in leaves and (under == "all" or (parent in head) == (under == "head"))
 
         return {name: p for name, p in self.params.items() if wanted(name)}
-
-
-class Imperative(nn.Module):
-    """A network with its normalisation, free to be changed."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: Network, mean: Tensor, std: Tensor, lower: torch.dtype | None) -> None:
-        super().__init__()
-        remove_rules(network)
-        if lower is not None:
-            keep_type(network, mean.dtype)
-        self.network, self.lower = network, lower
-        self.register_buffer("mean", mean.clone().view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", std.clone().view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        with nullcontext() if self.lower is None else autocast(x.device, self.lower):
-            logits: Tensor = self.network((x - self.mean) / self.std)[0]
-        return logits.to(x.dtype)
-
-
-def autocast(device: torch.device, lower: torch.dtype) -> torch.autocast:
-    """Return a context in which products round to a lower floating type.
-
-    Its cache of rounded weights is off: they may be those of another image under ``vmap``.
-    """
-    return torch.autocast(device.type, lower, cache_enabled=False)
-
-
-def similarity(features: Tensor, prototypes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the CLIP logits (N, K): scaled cosines of raw features (N, D) and unit prototypes (K, D).
-
-    They are computed in the prototypes' type under autocast too: large cosines rounded to bfloat16 tie.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        logits = scale * F.normalize(features.to(prototypes.dtype), dim=-1) @ prototypes.T
-    return logits if bias is None else logits + bias

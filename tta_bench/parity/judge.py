@@ -19,12 +19,15 @@ class Judge:
         method: Golden method.
         case: Name of the case.
         tolerance: The tolerance that is shown; values with another one are scaled to it.
+        rule: The family's own tolerance where this case is always judged by a wider one; None: they are the same.
     """
 
-    def __init__(self, family: str, method: str, case: str, tolerance: float) -> None:
+    def __init__(
+        self, family: str, method: str, case: str, tolerance: float, rule: float | None = None
+    ) -> None:
         self._family, self._method, self._case, self._tolerance = family, method, case, tolerance
         self._worst, self._where, self._count = 0.0, "", 0
-        self._stretch = 0.0
+        self._stretch, self._rule = 0.0, tolerance if rule is None else rule
 
     def compare(
         self,
@@ -56,13 +59,32 @@ class Judge:
         if worst >= self._worst:
             self._worst, self._where = worst, name
 
+    def same_classes(self, name: str, got: Tensor, golden: Tensor) -> None:
+        """Fail the case unless the best class of every row is the golden one.
+
+        Args:
+            name: Named in the verdict if classes differ.
+            got: Scores (..., K).
+            golden: What they should be, of the same shape.
+        """
+        if got.shape == golden.shape and not torch.equal(got.argmax(-1).cpu(), golden.argmax(-1)):
+            self._worst, self._where = math.inf, f"the best classes of {name}"
+
     def verdict(self) -> CaseResult:
         """Return the result of the case; a case without a comparison does not pass."""
         passed = self._count > 0 and self._worst <= 1
         note = f"{self._count} arrays, worst in {self._where}" if self._count else "nothing was compared"
         deviation = self._worst * self._tolerance
         return CaseResult(
-            self._family, self._method, self._case, deviation, self._tolerance, passed, note, self._stretch
+            self._family,
+            self._method,
+            self._case,
+            deviation,
+            self._tolerance,
+            passed,
+            note,
+            self._stretch,
+            self._rule,
         )
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 from tta_bench.models.classifier import Classifier
-from tta_bench.models.source import Network, SourceModel, similarity
+from tta_bench.models.source import Network, SourceModel
+from tta_bench.models.text import similarity
 
 GROUPS = 4
 

@@ -18,7 +18,7 @@ from tta_bench.parity.plans import method as method
 
 @dataclass(frozen=True)
 class Case:
-    """What the folder says of one case.
+    """The description of one case in the folder.
 
     Attributes:
         method: Golden method.
@@ -75,6 +75,11 @@ def adapted_tensors(state: State) -> Mapping[str, Tensor]:
     return tensors
 
 
+def no_tensors(state: State) -> Mapping[str, Tensor]:
+    """Return no tensors."""
+    return {}
+
+
 def as_built(case: Case, state: State) -> State:
     """Return the first state as the method builds it."""
     return state
@@ -82,7 +87,7 @@ def as_built(case: Case, state: State) -> State:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a method replays a case.
+    """A plan for replaying a case with a method.
 
     Attributes:
         method: An instance with the hyper-parameters of the case.
@@ -93,15 +98,21 @@ class Plan:
             by their own names, those of an averaged one as ``teacher.<name>``.
         reset_each_batch: Whether the state is reset before every batch.
         per_image: Whether every image is an episode of its own; the tensors are those after the last image.
+        built: From the first state, as the method builds it, to tensors that arrays of their names are results for; a
+            vector may be the end of a golden one.
+        told: From the state after a step to tensors that arrays of their names hold for all steps.
         sums: Whether the stored sums over all parameters mean anything.
-        tolerance: Absolute tolerance of the scores instead of the rule of the family.
-        rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index goes on through it.
+        tolerance: Absolute tolerance of the scores instead of the rule of the family; every best class must then
+            be that of the golden scores.
+        rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index runs on through it.
     """
 
     method: Method
     inputs: Callable[[Case, int, Tensor], Inputs] = images_alone
     start: Callable[[Case, State], State] = as_built
     tensors: Callable[[State], Mapping[str, Tensor]] = adapted_tensors
+    built: Callable[[State], Mapping[str, Tensor]] = no_tensors
+    told: Callable[[State], Mapping[str, Tensor]] = no_tensors
     reset_each_batch: bool = False
     per_image: bool = False
     sums: bool = True

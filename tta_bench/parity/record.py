@@ -14,12 +14,16 @@ from tta_bench.parity.result import CaseResult
 from tta_bench.parity.status import Status
 
 
-def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
+def summarise(results: Iterable[CaseResult], measured_on: str = "") -> dict[str, Status]:
     """Return the status of every registered method that golden cases stand for.
 
     A golden method stands for the method whose card names it, else for the one whose card names a golden method
     that starts with the same word, numbers aside: ``norm_alpha`` for the card with ``online/norm_test``, ``dota2``
     for the one with ``vlm/dota``.
+
+    Args:
+        results: Of the replay.
+        measured_on: Processor and versions, kept beside the deviation: that alone depends on them.
 
     Raises:
         BadInputError: If a case was replayed and failed.
@@ -32,19 +36,27 @@ def summarise(results: Iterable[CaseResult]) -> dict[str, Status]:
         by_card.setdefault(golden if golden in named else _word(golden), []).append(result)
     found: dict[str, Status] = {}
     for name, golden in cards.items():
-        own = [*by_card.get(golden, []), *(by_card.get(_word(golden), []) if _word(golden) != golden else [])]
+        own = list(by_card.get(golden, []))
+        if _word(golden) not in named:
+            own += by_card.get(_word(golden), [])
         if golden and own:
-            found[name] = _status(name, own)
+            found[name] = _status(name, own, measured_on)
     return found
 
 
-def write_status(results: Iterable[CaseResult], path: Path) -> None:
+def write_status(results: Iterable[CaseResult], path: Path, measured_on: str) -> None:
     """Write the statuses as JSON, one method a line.
+
+    Args:
+        results: Of the replay.
+        path: The file.
+        measured_on: Processor and versions.
 
     Raises:
         BadInputError: If a case was replayed and failed.
     """
-    lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in summarise(results).items()]
+    found = summarise(results, measured_on)
+    lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in found.items()]
     path.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n", encoding="utf-8")
 
 
@@ -52,16 +64,17 @@ def _word(golden: str) -> str:
     return golden.partition("_")[0].rstrip("0123456789")
 
 
-def _status(name: str, results: list[CaseResult]) -> Status:
+def _status(name: str, results: list[CaseResult], measured_on: str) -> Status:
     replayed = [result for result in results if was_replayed(result)]
     failed = [result.case for result in replayed if not result.passed]
     if failed:
         raise BadInputError(
-            f"expected the golden cases of {name} to pass, got failures in {', '.join(failed)}; mend them first"
+            f"expected the golden cases of {name} to pass, got failures in {', '.join(failed)}; fix them first"
         )
     if not replayed:
-        return Status(len(results), 0, 0, 0.0, 0.0)
+        return Status(len(results), 0, 0, 0.0, 0.0, measured_on)
     worst = max(replayed, key=lambda result: result.stretch)
-    deviation = float(f"{worst.stretch * worst.tolerance:.1g}")  # one digit: more is the machine's
-    loose = sum(result.stretch > 1 for result in replayed)
-    return Status(len(results), len(replayed), loose, deviation, worst.tolerance)
+    tolerance = worst.tolerance if worst.rule is None else worst.rule
+    deviation = float(f"{worst.stretch * tolerance:.1g}")  # one digit: more is the machine's
+    loose = sum(result.loose for result in replayed)
+    return Status(len(results), len(replayed), loose, deviation, tolerance, measured_on)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one replayed golden case says."""
+"""The result of one replayed golden case."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class CaseResult(NamedTuple):
         note: What was compared, or why the case could not be replayed.
         stretch: Largest difference as a share of the family's own rule; above 1 the case passes only by a wider
             one, such as the measured noise of the reference's backend.
+        rule: The family's own tolerance; ``tolerance`` is larger where the case is always judged by a wider rule.
     """
 
     family: str
@@ -30,3 +31,9 @@ class CaseResult(NamedTuple):
     passed: bool
     note: str = ""
     stretch: float = 0.0
+    rule: float | None = None
+
+    @property
+    def loose(self) -> bool:
+        """Whether a wider rule than the family's own was needed, or always applies, on any machine."""
+        return self.stretch > 1 or self.rule not in (None, self.tolerance)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well each method agrees with the golden vectors of its reference, as recorded by ``parity --record``.
+"""The agreement of each method with the golden vectors of its reference, as ``parity --record`` recorded it.
 
 Read without torch. The tests replay the vectors and fail where the record disagrees.
 """
@@ -16,14 +16,15 @@ FILE = "status.json"
 
 
 class Status(NamedTuple):
-    """What the golden vectors say of one method.
+    """The agreement of one method with its golden vectors.
 
     Attributes:
         cases: Golden cases of the method.
         replayed: How many were replayed; all of these pass.
-        loose: How many pass only by a rule wider than their family's own.
+        loose: How many are judged by a rule wider than their family's own.
         deviation: Largest difference, of the case that comes nearest to its family's rule or goes beyond it.
         tolerance: What that rule allows there.
+        measured_on: Processor and versions of the deviation; nothing else depends on them.
     """
 
     cases: int
@@ -31,6 +32,7 @@ class Status(NamedTuple):
     loose: int
     deviation: float
     tolerance: float
+    measured_on: str = ""
 
     @property
     def label(self) -> Label:
@@ -40,7 +42,7 @@ class Status(NamedTuple):
     def sentence(self) -> str:
         """Return the label with the counts behind it."""
         text = f"{self.label}: {self.replayed} of {self.cases} golden cases met"
-        return text + (f", {self.loose} by the measured noise of the reference" if self.loose else "")
+        return text + (f", {self.loose} by a wider rule" if self.loose else "")
 
 
 @cache

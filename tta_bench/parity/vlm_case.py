@@ -57,7 +57,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class VlmCase:
-    """What a plan sees of one golden case.
+    """One golden case as a plan sees it.
 
     Attributes:
         method: Golden method.
@@ -100,14 +100,16 @@ class VlmCase:
 
 
 class Course(NamedTuple):
-    """What a method gave over a stream.
+    """Scores and states of a method over a stream.
 
     Attributes:
         scores: (N, K) of all images in order.
+        first: The state before the first step.
         states: The state after each step; that of the episode where each step is one.
     """
 
     scores: Tensor
+    first: State
     states: list[State]
 
     @property
@@ -154,4 +156,4 @@ def course(
         state = stepped.state
         scores.append(stepped.scores)
         states.append(state)
-    return Course(torch.cat(scores), states)
+    return Course(torch.cat(scores), first, states)

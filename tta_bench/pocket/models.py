@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source models from the three small networks that are shipped with the package."""
+"""Source models from the small PocketScenes networks that are shipped with the package."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
@@ -9,8 +11,8 @@ from tta_bench.models.classifier import Classifier
 from tta_bench.models.clip import clip_source
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
-from tta_bench.pocket.nets import MEAN, STD
-from tta_bench.pocket.zoo import ClassifierName, build, build_clip
+from tta_bench.pocket.nets import MEAN, STD, Colour
+from tta_bench.pocket.zoo import CLIP_NAME, VIT_CLIP_NAME, ClassifierName, ClipName, build, build_clip
 
 SIDE = 32
 
@@ -31,21 +33,50 @@ def load_pocket_clip(request: ModelRequest) -> SourceModel:
     Raises:
         BadInputError: If something follows the name.
     """
-    _check_bare(request)
-    model, tokenizer = build_clip(pretrained=request.pretrained, seed=request.seed)
+    return _clip(request, CLIP_NAME)
+
+
+def load_pocket_vit_clip(request: ModelRequest) -> SourceModel:
+    """Load pocket-vit-clip, pocket-clip with a small vision transformer (class token, 8x8 patch tokens) as its tower.
+
+    Raises:
+        BadInputError: If something follows the name.
+    """
+    return _clip(request, VIT_CLIP_NAME)
+
+
+def _clip(request: ModelRequest, name: ClipName) -> SourceModel:
+    check_bare(request)
+    model, tokenizer = build_clip(name, pretrained=request.pretrained, seed=request.seed)
     return clip_source(request, model, tokenizer)
 
 
 def _classifier(request: ModelRequest, name: ClassifierName) -> SourceModel:
-    _check_bare(request)
-    model = build(name, pretrained=request.pretrained, seed=request.seed)
+    check_bare(request)
+    return classifier_source(
+        request, build(name, pretrained=request.pretrained, seed=request.seed), MEAN, STD
+    )
+
+
+def classifier_source(request: ModelRequest, model: nn.Module, mean: Colour, std: Colour) -> SourceModel:
+    """Return the source model of a pocket classifier of 32x32 images.
+
+    Args:
+        request: The classes that it is bound to, and all else that was asked for.
+        model: The network.
+        mean: Of its normalisation, per channel.
+        std: The same.
+
+    Raises:
+        IncompatibleError: If it has another number of classes.
+    """
     return SourceModel(
         Classifier(model, len(request.class_names), request.class_indices),
         name=request.name,
         kind="classifier",
         class_names=request.class_names,
-        mean=MEAN,
-        std=STD,
+        mean=mean,
+        std=std,
         preprocess=Preprocess((SIDE, SIDE), SIDE, "bilinear"),
         dtype=request.dtype,
         device=request.device,
@@ -53,7 +84,12 @@ def _classifier(request: ModelRequest, name: ClassifierName) -> SourceModel:
     )
 
 
-def _check_bare(request: ModelRequest) -> None:
+def check_bare(request: ModelRequest) -> None:
+    """Refuse a name with something behind it.
+
+    Raises:
+        BadInputError: If something follows the name.
+    """
     if request.rest:
         raise BadInputError(
             f"expected nothing after the name of a pocket model, got {request.name!r}; leave out {request.rest!r}"

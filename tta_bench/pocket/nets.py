@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tta_bench.pocket.scenes.spec import CLASS_NAMES, SIDE
 
+Colour = tuple[float, float, float]
 WEIGHTS = Path(__file__).parent / "weights"
 MEAN = (0.45, 0.48, 0.45)
 STD = (0.30, 0.25, 0.28)
@@ -121,18 +122,20 @@ class PocketNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _cfg(weights: str) -> dict[str, Any]:
+def timm_facts(
+    weights: Path, num_classes: int = len(CLASS_NAMES), mean: Colour = MEAN, std: Colour = STD
+) -> dict[str, Any]:
     """Return what timm must know of a pocket network and where its weights are."""
     return {
-        "file": str(WEIGHTS / weights),
-        "num_classes": len(CLASS_NAMES),
+        "file": str(weights),
+        "num_classes": num_classes,
         "input_size": (3, SIDE, SIDE),
         "pool_size": (SIDE // 8, SIDE // 8),
         "fixed_input_size": False,
         "crop_pct": 1.0,
         "interpolation": "bicubic",
-        "mean": MEAN,
-        "std": STD,
+        "mean": mean,
+        "std": std,
         "first_conv": "conv_stem",
         "classifier": "fc",
         "license": "apache-2.0",
@@ -140,7 +143,7 @@ def _cfg(weights: str) -> dict[str, Any]:
 
 
 default_cfgs = generate_default_cfgs(
-    {"pocket_bn": _cfg("pocket-bn.safetensors"), "pocket_gn": _cfg("pocket-gn.safetensors")}
+    {f"pocket_{norm}": timm_facts(WEIGHTS / f"pocket-{norm}.safetensors") for norm in ("bn", "gn")}
 )
 
 
@@ -158,7 +161,7 @@ def pocket_gn(pretrained: bool = False, **kwargs: Any) -> PocketNet:
     return net
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalised(x: Tensor, mean: Colour = MEAN, std: Colour = STD) -> Tensor:
     """Return images (N, 3, H, W) in [0, 1] as the networks expect them: centred and divided per channel."""
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
-    return (x - mean) / std
+    centre, spread = (torch.tensor(v, device=x.device)[:, None, None] for v in (mean, std))
+    return (x - centre) / spread

@@ -31,6 +31,16 @@ SOURCE_DATA = {
     "source_labels": "their labels",
     "source_replay": "a batch of source images at every step",
 }
+CATEGORIES = {
+    "episodic": "episodic: each image by itself",
+    "online": "online: what came before counts",
+    "transductive": "transductive: the images of a batch together",
+}
+UPDATES = {
+    "parameters": "parameters, by gradient",
+    "state": "memories or statistics, without gradient",
+    "inference": "nothing; the inference itself differs",
+}
 HEAD = """# Methods
 
 Written by `python -m tta_bench.reports.method_pages docs/methods` from the methods themselves; do not edit.
@@ -39,8 +49,8 @@ Written by `python -m tta_bench.reports.method_pages docs/methods` from the meth
 **Cost** counts passes of one step over one batch: a forward pass through the source model (or a copy of it), and a
 backward pass for every forward pass that is differentiated. **Source data** is what a method reads of the data that
 the source model was trained on. **Parity** says how the method agrees with golden vectors of its published reference:
-`exact` where every case meets its tolerance, `close` where some need a wider one or are not replayed, `card only`
-where there are no vectors.
+`exact` where every case meets the rule of its family, `close` where some are judged by a wider one or not replayed,
+`card only` where there are no vectors.
 """
 
 
@@ -115,9 +125,12 @@ def _glance(name: str, method: Method) -> list[tuple[str, str]]:
     card, views = method.card, method.view_policy()
     needs = sorted(need for need in card.needs if need not in SOURCE_DATA)
     return [
+        ("category", CATEGORIES[card.category]),
+        ("updates", UPDATES[card.updates]),
         ("cost of a step", card.cost),
         ("source data", source_data(card)),
         ("needs", ", ".join(needs) or "images alone"),
+        *([("prompts", f"`{card.prompts}`")] if "text" in card.needs else []),
         ("views", f"{views.count} ({views.kind})" if views else "none"),
         ("prediction", f"{card.predicts} the update, as {card.output}"),
         ("reset", "never" if card.reset == "never" else f"per {card.reset}"),
@@ -127,6 +140,7 @@ def _glance(name: str, method: Method) -> list[tuple[str, str]]:
             "yes" if card.independent or card.vmappable else "no",
         ),
         ("precision", ", ".join(sorted(card.precision))),
+        ("licence of the authors' code", card.reference_licence or "not looked up"),
         ("parity", sentence(name)),
     ]
 
@@ -161,7 +175,7 @@ def _presets(method: Method) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
 
 
 def _sentence(text: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table that is printed after a run, for a terminal of any width and for a pipe."""
+"""Print the table of a run, for a terminal of any width and for a pipe."""
 
 from __future__ import annotations
 
@@ -12,44 +12,47 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tta_bench.reports.row import SOURCE, Row
+from tta_bench.reports.columns import COLUMNS, SOURCE, Column, Row, Shown
 from tta_bench.reports.text import Signs, measured, percent, signs
 
 DEMONSTRATION_MARK = "*"
 
 
-class _Column(NamedTuple):
-    title: str
-    tell: Callable[[Row, Signs], str]
-    rank: int = 0  # the highest rank is left out first where the width is short; 0 stays
-    cap: int = 0  # a name wraps at this width where the natural one does not fit; 0: a number, never wrapped
-
-
-_METHOD_CAP, _NAME_CAP = 24, 24
 _STACK_BELOW = 4  # before columns of a lower rank go, model, dataset and shift move under the method
+_NAMES = ("model", "dataset", "shifts")
 
-_COLUMNS = (
-    _Column("method", lambda row, sign: _method(row), cap=_METHOD_CAP),
-    _Column("model", lambda row, sign: row.model + _mark(row), cap=_NAME_CAP),
-    _Column("dataset", lambda row, sign: row.dataset, cap=_NAME_CAP),
-    _Column("shift", lambda row, sign: "" if row.shifts == row.dataset else row.shifts, cap=_NAME_CAP),
-    _Column("accuracy\n%", lambda row, sign: _accuracy(row, sign)),
-    _Column("vs source\npoints", lambda row, sign: _gain(row, sign)),
-    _Column("teacher\n%", lambda row, sign: _teacher(row, sign), rank=4),
-    _Column("vs teacher\npoints", lambda row, sign: _teacher_gain(row, sign), rank=1),
-    _Column("ms/image\np50@batch", lambda row, sign: _clock(row, sign), rank=2),
-    _Column("ms/image\np95", lambda row, sign: measured(row.ms_p95, sign), rank=5),
-    _Column("peak\nMiB", lambda row, sign: measured(row.peak_mib, sign), rank=6),
-    _Column("images", lambda row, sign: _count(row.images, sign), rank=7),
-    _Column("sees", lambda row, sign: row.sees, rank=3),
-)
+
+class _Shown(NamedTuple):
+    """A column of the terminal's table."""
+
+    column: Column
+    shown: Shown
+
+    @property
+    def title(self) -> str:
+        return self.shown.title.replace("\n", " ")
+
+    def text(self, row: Row, sign: Signs) -> str:
+        """Return the value of a row as it is read: by a rule of its own, or by the column's kind."""
+        if own := _TEXTS.get(self.column.name):
+            return own(row, sign)
+        value = getattr(row, self.column.name)
+        if self.column.kind in ("fraction", "gain"):
+            low, high = (getattr(row, f"{self.column.name}_{end}", None) for end in ("low", "high"))
+            return percent(value, low, high, sign, signed=self.column.kind == "gain")
+        if self.column.kind in ("ms", "mib"):
+            return measured(value, sign)
+        return sign.none if value is None else str(value)
+
+
+_COLUMNS = tuple(_Shown(column, column.shown) for column in COLUMNS if column.shown)
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print rows of a leaderboard with what is needed to read them rightly.
+    """Print rows of a leaderboard with the notes that a reader needs.
 
-    Columns that are the same in all rows move above the table, and where the console is narrow the lesser
-    columns are left out and named below it.
+    Columns that are the same in all rows move above the table, and where the console is narrow the less
+    important columns are left out and named below it.
 
     Args:
         rows: Rows in the order to print.
@@ -71,21 +74,16 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(Text(line, style="dim"))
 
 
-def _method(row: Row) -> str:
+def _method(row: Row, _: Signs) -> str:
     return f"{row.method} ({row.variant.replace(',', ', ')})" if row.variant else row.method
 
 
-def _mark(row: Row) -> str:
-    return DEMONSTRATION_MARK if row.demonstration else ""
+def _model(row: Row, _: Signs) -> str:
+    return row.model + (DEMONSTRATION_MARK if row.demonstration else "")
 
 
-def _count(value: int | None, sign: Signs) -> str:
-    return sign.none if value is None else str(value)
-
-
-def _clock(row: Row, sign: Signs) -> str:
-    batch = "" if row.ms_p50 is None or row.batch_size is None else f"@{row.batch_size}"
-    return measured(row.ms_p50, sign) + batch
+def _shift(row: Row, _: Signs) -> str:
+    return "" if row.shifts == row.dataset else row.shifts
 
 
 def _accuracy(row: Row, sign: Signs) -> str:
@@ -100,27 +98,29 @@ def _gain(row: Row, sign: Signs) -> str:
     return percent(row.gain, row.gain_low, row.gain_high, sign, signed=True)
 
 
-def _teacher(row: Row, sign: Signs) -> str:
-    return percent(row.teacher_accuracy, None, None, sign, signed=False)
+def _clock(row: Row, sign: Signs) -> str:
+    batch = "" if row.ms_p50 is None or row.batch_size is None else f"@{row.batch_size}"
+    return measured(row.ms_p50, sign) + batch
 
 
-def _teacher_gain(row: Row, sign: Signs) -> str:
-    return percent(row.teacher_gain, row.teacher_gain_low, row.teacher_gain_high, sign, signed=True)
+_TEXTS: dict[str, Callable[[Row, Signs], str]] = {
+    "method": _method, "model": _model, "shifts": _shift, "accuracy": _accuracy, "gain": _gain, "ms_p50": _clock,
+}  # fmt: skip
 
 
-def _shared(rows: Sequence[Row]) -> tuple[list[_Column], str]:
+def _shared(rows: Sequence[Row]) -> tuple[list[_Shown], str]:
     """Return the columns that a table of these rows has, and the line of facts that all rows share."""
     sign = Signs("", "")
     columns, facts = [], []
-    shifts = {"" if row.shifts == row.dataset else row.shifts for row in rows}
+    shifts = {_shift(row, sign) for row in rows}
     by_shift = len(shifts) > 1 and not any(";" in row.shifts for row in rows)
     for column in _COLUMNS:
-        values = {column.tell(row, sign) for row in rows}
-        if column.title in ("model", "dataset") and len(values) == 1:
+        name, values = column.column.name, {column.text(row, sign) for row in rows}
+        if name in ("model", "dataset") and len(values) == 1:
             facts.append(f"{column.title} {values.pop()}")
-        elif column.title == "shift" and not by_shift:
+        elif name == "shifts" and not by_shift:
             facts.extend(_shift_fact(shifts))
-        elif "teacher" not in column.title or values != {""}:
+        elif not column.shown.optional or values != {""}:
             columns.append(column)
     return columns, ", ".join(facts)
 
@@ -133,55 +133,56 @@ def _shift_fact(shifts: set[str]) -> list[str]:
 
 
 class _Layout(NamedTuple):
-    columns: list[_Column]
+    columns: list[_Shown]
     capped: bool
-    stacked: list[_Column]
+    stacked: list[_Shown]
 
     @property
     def titles(self) -> set[str]:
         return {column.title for column in [*self.columns, *self.stacked]}
 
 
-def _layouts(columns: Sequence[_Column]) -> Iterator[_Layout]:
+def _layouts(columns: Sequence[_Shown]) -> Iterator[_Layout]:
     """Yield ever narrower layouts: natural, names wrapped, lesser columns gone, names stacked, more gone."""
     left = list(columns)
     yield _Layout(left, False, [])
     yield _Layout(left, True, [])
-    stacked: list[_Column] = []
-    for column in sorted(columns, key=lambda column: -column.rank):
-        if column.rank < _STACK_BELOW and not stacked:
-            stacked = [name for name in left if name.title in ("model", "dataset", "shift")]
+    stacked: list[_Shown] = []
+    for column in sorted(columns, key=lambda column: -column.shown.rank):
+        if column.shown.rank < _STACK_BELOW and not stacked:
+            stacked = [name for name in left if name.column.name in _NAMES]
             left = [other for other in left if other not in stacked]
             yield _Layout(left, True, stacked)
-        if column.rank:
+        if column.shown.rank:
             left = [other for other in left if other is not column]
             yield _Layout(left, True, stacked)
 
 
-def _cell(column: _Column, row: Row, sign: Signs, layout: _Layout) -> str:
-    below = layout.stacked if column.title == "method" else []
-    names = [name.tell(row, sign) for name in below]
-    return "\n".join([column.tell(row, sign), *(f"  {name}" for name in names if name)])
+def _cell(column: _Shown, row: Row, sign: Signs, layout: _Layout) -> str:
+    below = layout.stacked if column.column.name == "method" else []
+    names = [name.text(row, sign) for name in below]
+    return "\n".join([column.text(row, sign), *(f"  {name}" for name in names if name)])
 
 
 def _width(layout: _Layout, rows: Sequence[Row], sign: Signs) -> int:
     widths = []
     for column in layout.columns:
-        cells = [column.title, *(_cell(column, row, sign, layout) for row in rows)]
+        cells = [column.shown.title, *(_cell(column, row, sign, layout) for row in rows)]
         natural = max(cell_len(line) for cell in cells for line in cell.split("\n"))
-        widths.append(min(natural, column.cap) if layout.capped and column.cap else natural)
+        widths.append(min(natural, column.shown.wraps) if layout.capped and column.shown.wraps else natural)
     return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in layout.columns:
+        wraps = column.shown.wraps
         table.add_column(
-            column.title,
-            justify="left" if column.cap else "right",
-            no_wrap=not column.cap,
+            column.shown.title,
+            justify="left" if wraps else "right",
+            no_wrap=not wraps,
             overflow="fold",
-            max_width=column.cap if layout.capped and column.cap else None,
+            max_width=wraps if layout.capped and wraps else None,
         )
     for row in rows:
         cells = (Text(_cell(column, row, sign, layout)) for column in layout.columns)
@@ -189,21 +190,21 @@ def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
     return table
 
 
-def _footer(rows: Sequence[Row], left_out: Sequence[_Column]) -> list[str]:
+def _footer(rows: Sequence[Row], left_out: Sequence[_Shown]) -> list[str]:
     lines = []
     if any(row.accuracy is not None for row in rows):
         lines.append("Intervals are 95%; vs source and vs teacher are points on the same images.")
     if any(row.ms_p50 is not None and (row.batch_size or 1) > 1 for row in rows):
-        lines.append("ms/image is batch time over the images of the batch; latency is batch 1.")
+        lines.append("ms/image is batch time divided by batch size; latency is batch size 1.")
     if {row.sees for row in rows} == {"image", "batch"}:
-        lines.append("A method that sees a batch and one that sees one image are not alike.")
+        lines.append("Do not rank methods that see a batch against methods that see one image.")
     if any(row.demonstration for row in rows):
         lines.append(
-            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights, nothing about photographs."
+            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs."
         )
     if any(row.mixed for row in rows):
-        lines.append("Mixed protocols: comparable facts differ between rows, so do not rank them.")
+        lines.append("Mixed protocols: comparable facts differ between rows; do not rank them.")
     if left_out:
-        names = ", ".join(column.title.replace("\n", " ") for column in left_out)
+        names = ", ".join(column.title for column in left_out)
         lines.append(f"Left out at this width: {names}.")
     return lines

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.data.dataset import Opening, Shift, find_dataset
+from tta_bench.data.dataset import OpenRequest, Shift, find_dataset
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method, method_class
@@ -27,7 +27,7 @@ from tta_bench.models.loading import load_model
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
 
-NEEDED = ("fit", "respond", "scores", "student")
+NEEDED = ("fit", "respond", "student")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     """What is studied.
 
     Attributes:
-        method: Name of a method with `fit`, `respond`, `scores` and `student`, as APM has them.
+        method: Name of a method with `fit`, `respond` and `student`, as APM has them.
         datasets: Names as on the command line of a run.
         images: First so many of every shift.
         updates: Numbers of updates at which the student is looked at, ascending.
@@ -45,6 +45,7 @@ class Plan:
         values: Further hyper-parameters.
         seed: Of the draws.
         pretrained: False for random source models.
+        model: Source model; empty for the method's default one.
     """
 
     method: str = "apm"
@@ -60,6 +61,7 @@ class Plan:
     values: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
     pretrained: bool = True
+    model: str = ""
 
     def __post_init__(self) -> None:
         """Refuse learning rates and widths that no fit could have."""
@@ -102,7 +104,7 @@ class Point(NamedTuple):
     other: Interval
 
 
-class _Images(NamedTuple):
+class ShiftImages(NamedTuple):
     """Images of one shift: inputs of the source model, their features, labels and ids."""
 
     x: Tensor
@@ -121,6 +123,21 @@ def study(plan: Plan, advanced: Callable[[str], None] = lambda text: None) -> li
     Raises:
         BadInputError: If the method fits no student.
     """
+    base = method_of(plan)
+    source, shifts = load_images(plan)
+    found: list[Point] = []
+    for method, updates in _settings(plan, base, source):
+        found += curve_of(method, source, shifts, updates, plan.seed)
+        advanced(f"lr {method.lr:g}, {method.student(source).size:,} weights")
+    return found
+
+
+def method_of(plan: Plan) -> Any:
+    """Return the method that is studied.
+
+    Raises:
+        BadInputError: If it fits no student, or stops before the last update.
+    """
     cls = method_class(plan.method)
     missing = [name for name in NEEDED if not hasattr(cls, name)]
     if missing:
@@ -129,17 +146,11 @@ def study(plan: Plan, advanced: Callable[[str], None] = lambda text: None) -> li
         )
     if dict(plan.values).get("stop_loss"):
         raise BadInputError("a study looks at every number of updates; leave stop_loss out")
-    source, shifts = _load(plan, cls.card.model)
-    found: list[Point] = []
-    for method, updates in _settings(plan, source):
-        found += _curve(method, source, shifts, updates, plan.seed)
-        advanced(f"lr {method.lr:g}, {method.student(source).size:,} weights")
-    return found
+    return create_method(plan.method, dict(plan.values))
 
 
-def _settings(plan: Plan, source: SourceModel) -> Iterator[tuple[Any, tuple[int, ...]]]:
+def _settings(plan: Plan, base: Any, source: SourceModel) -> Iterator[tuple[Any, tuple[int, ...]]]:
     """Yield the methods with their numbers of updates: each learning rate, then each width."""
-    base: Any = create_method(plan.method, dict(plan.values))
     for lr in plan.lrs:
         yield replace(base, lr=lr), plan.updates
     dims = base.student(source).dims
@@ -148,8 +159,13 @@ def _settings(plan: Plan, source: SourceModel) -> Iterator[tuple[Any, tuple[int,
         yield replace(base, dims=dims._replace(widths=widths)), plan.width_updates
 
 
-def _load(plan: Plan, model: str) -> tuple[SourceModel, list[_Images]]:
-    """Return the source model and the images of every shift."""
+def load_images(plan: Plan) -> tuple[SourceModel, list[ShiftImages]]:
+    """Return the source model and the images of every shift.
+
+    Raises:
+        BadInputError: If there is no dataset, or the datasets differ in their classes.
+    """
+    model = plan.model or method_class(plan.method).card.model
     source: SourceModel | None = None
     shifts = []
     for token in plan.datasets:
@@ -170,19 +186,19 @@ def _load(plan: Plan, model: str) -> tuple[SourceModel, list[_Images]]:
     return source, shifts
 
 
-def _open(open_: Callable[[Opening], Any], shift: Shift, source: SourceModel, plan: Plan) -> _Images:
-    images = open_(Opening(shift))
+def _open(open_: Callable[[OpenRequest], Any], shift: Shift, source: SourceModel, plan: Plan) -> ShiftImages:
+    images = open_(OpenRequest(shift))
     positions = choose(images, f"first-{plan.images}", plan.seed)
     x = images.load([int(position) for position in positions], source.preprocess)
     x = x.to(source.dtype) / 255
     with torch.no_grad():
         features = source.encode(x)
     labels = torch.as_tensor(np.asarray(images.labels)[positions])
-    return _Images(x, features, labels, [images.ids[position] for position in positions])
+    return ShiftImages(x, features, labels, [images.ids[position] for position in positions])
 
 
-def _curve(
-    method: Any, source: SourceModel, shifts: Sequence[_Images], updates: Sequence[int], seed: int
+def curve_of(
+    method: Any, source: SourceModel, shifts: Sequence[ShiftImages], updates: Sequence[int], seed: int
 ) -> list[Point]:
     """Return the points of one setting."""
     each = [_fit(method, source, images, updates, seed) for images in shifts]
@@ -204,7 +220,7 @@ def _curve(
 
 
 def _fit(
-    method: Any, source: SourceModel, images: _Images, updates: Sequence[int], seed: int
+    method: Any, source: SourceModel, images: ShiftImages, updates: Sequence[int], seed: int
 ) -> list[dict[str, Any]]:
     """Return, by number of updates, one row of figures per image; a fit goes on from one number to the next."""
     generator = torch.Generator()
@@ -219,14 +235,14 @@ def _fit(
         inputs = Inputs(images=images.x, features=images.features, draws=weights)
         course = method.fit(source, {}, inputs, update - done, start=moments)
         weights, moments, done = course.weights, course.moments, update
-        rows.append(_row(method, source, images, course, method.respond(source, weights, other)))
+        rows.append(_row(source, images, course, method.respond(source, weights, other)))
     return rows
 
 
-def _row(method: Any, source: SourceModel, images: _Images, course: Any, elsewhere: Tensor) -> dict[str, Any]:
+def _row(source: SourceModel, images: ShiftImages, course: Any, elsewhere: Tensor) -> dict[str, Any]:
     """Return the figures of one number of updates, one per image."""
     y, target = course.predictions[-1], images.features
-    predicted, teacher = (method.scores(source, each).argmax(1) for each in (y, target))
+    predicted, teacher = (source.head(each).argmax(1) for each in (y, target))
     return {
         "correct": (predicted == images.labels).numpy(),
         "teacher": (teacher == images.labels).numpy(),

@@ -13,6 +13,7 @@ from tta_bench.metrics.accuracy import Interval
 
 if TYPE_CHECKING:
     from tta_bench.studies.apm import Point
+    from tta_bench.studies.levels import LevelPoint
 
 PANELS = (
     ("accuracy", "accuracy"),
@@ -33,11 +34,11 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(
-            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
+            f"output {folder} cannot be made ({error.strerror}); choose another folder", options=("output",)
         ) from error
 
 
-def write_csv(points: Sequence[Point], path: Path) -> None:
+def write_csv(points: Sequence[Point] | Sequence[LevelPoint], path: Path) -> None:
     """Write one row per point; an interval is three columns."""
     rows = [_flat(point) for point in points]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -46,7 +47,7 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _flat(point: Point) -> dict[str, Any]:
+def _flat(point: Point | LevelPoint) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in point._asdict().items():
         if isinstance(value, Interval):

@@ -38,9 +38,11 @@ def tiny_inputs(
     features = view_features = None
     if "features" in card.needs:
         with torch.no_grad():
-            features = source.encode(images)
-            if views is not None:
+            if views is None:
+                features = source.encode(images)
+            else:
                 view_features = source.encode(views.flatten(0, 1)).reshape(*views.shape[:2], -1)
+                features = view_features[:, 0]
     alone = card.reset == "image" if per_image is None else per_image
     inputs = Inputs(
         images, views, features, view_features, tiny_draws(source, n, method, seed, per_image=alone)

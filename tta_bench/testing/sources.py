@@ -18,8 +18,8 @@ from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 from tta_bench.method import Method
 from tta_bench.models.classifier import Classifier, last_linear
-from tta_bench.models.source import Network, SourceModel, similarity
-from tta_bench.models.text import TextSide
+from tta_bench.models.source import Network, SourceModel
+from tta_bench.models.text import TextSide, Tokenizer, similarity
 from tta_bench.testing.nets import PATCH, TinyConv, TinyTextTower, TinyViT, build, calibrate
 
 Norm = Literal["batch", "group", "layer"]
@@ -76,6 +76,7 @@ def tiny_clip(
     size: tuple[int, int, int] = (3, 16, 16),
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    tokenizer: Tokenizer | None = None,
 ) -> SourceModel:
     """Return a small CLIP-like model with random weights: a transformer for images and one for texts.
 
@@ -84,12 +85,13 @@ def tiny_clip(
         size: Channels, height and width of its input; height and width are multiples of 4.
         dtype: Of its tensors; a seed stands for the same weights in every type.
         seed: Of its weights.
+        tokenizer: From sentences to token ids; default `tokenize`.
     """
     side = _checked(size)
     visual, tower = copy.deepcopy(_towers(size, seed))
     tower = tower.requires_grad_(False).eval().to(dtype)
     names = class_names(classes)
-    text = TextSide(tower, tokenize, names, TEMPLATES, scale=torch.tensor(SCALE, dtype=dtype))
+    text = TextSide(tower, tokenizer or tokenize, names, TEMPLATES, scale=torch.tensor(SCALE, dtype=dtype))
     return SourceModel(
         TinyClipNetwork(visual, text.prototypes(), text.scale),
         name="tiny-clip",
@@ -125,7 +127,7 @@ def sources_for(method: Method, *, dtype: torch.dtype = torch.float32, seed: int
     chosen: tuple[Norm, ...] = NORMS
     if "batchnorm" in needs:
         chosen = ("batch",)
-    elif "patch_features" in needs:
+    elif needs & {"patch_features", "class_token"}:
         chosen = ("layer",)
     return [tiny_source(norm, dtype=dtype, seed=seed) for norm in chosen]
 

@@ -37,14 +37,15 @@ class Finding(NamedTuple):
 
 
 def check(dataset: Dataset, files: Files, severities: tuple[int, ...] = (1, 2, 3, 4, 5)) -> Iterator[Finding]:
-    """Yield what is found of every shift of a dataset.
+    """Yield what is found of every shift of a dataset, or of the clean images where all others are made from them.
 
     Args:
         dataset: The dataset.
         files: Its files.
         severities: Those that are looked at.
     """
-    shifts = dataset.shifts(("all",) if dataset.corruptions else (), severities)
+    every = ("all",) if dataset.corruptions else ()
+    shifts = (Shift(dataset.name),) if files.generates else dataset.shifts(every, severities)
     for shift in shifts:
         yield _check(files, shift, len(dataset.class_names))
 
@@ -76,6 +77,11 @@ def _problems(files: Files, survey: Survey, expected: int, classes: int) -> Iter
         yield f"{classes - survey.classes} of {classes} classes have no image; {again}"
     if expected and survey.images < expected and not survey.missing:
         yield f"{expected - survey.images} of {expected} images are missing; {again}"
+    if survey.broken:
+        yield (
+            f"{len(survey.broken)} links to images lead nowhere ({_some(survey.broken)}); restore what they lead to or "
+            "remove them"
+        )
     if expected and survey.images > expected:
         yield (
             f"{survey.images - expected} images are there beyond the {expected} of the dataset; remove what was "

@@ -9,13 +9,13 @@ from tta_bench.data.catalogue.common import COMMON, CORRUPTION_PAPER, EXTRA
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes
-from tta_bench.data.catalogue.templates import CIFAR, PHOTO
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.arrays import ArrayPair, CifarPickles, SeverityBlocks
+from tta_bench.prompts import PHOTO, named
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HUNDRED = classes("cifar100").names
-SETS = {"single": PHOTO, "ensemble": CIFAR}
+SETS = {"single": PHOTO, "ensemble": named("cifar-ensemble").templates}
 KRIZHEVSKY = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 TORONTO = "https://www.cs.toronto.edu/~kriz"
 RAW_10_1 = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Files
 from tta_bench.data.catalogue.names import classes
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.layouts.lists import ListedTree, MetadataTable
 from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.prompts import PHOTO
 
 DOMAINNET = classes("domainnet126")
 OFFICE = classes("officehome")
@@ -25,7 +25,11 @@ DOMAINNET126 = declare(
         folders=("domainnet126", "DomainNet-126", "DomainNet", "domainnet"),
         layout=ListedTree(
             ClassTree(DOMAINNET.folders, ("{corruption}",), subset=True, prefixed=True),
-            ("{corruption}_list.txt", "domainnet126_lists/{corruption}_list.txt", "{corruption}126_test.txt"),
+            (
+                "{corruption}_list.txt",
+                "domainnet126_lists/{corruption}_list.txt",
+                ("{corruption}126_train.txt", "{corruption}126_test.txt"),
+            ),
         ),
         tree=(
             "domainnet126/clipart/aircraft_carrier/clipart_001_000001.jpg",

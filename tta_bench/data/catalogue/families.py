@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets that the user brings: a folder of images, a Hugging Face dataset, WebDataset shards."""
+"""Datasets that the user provides: a folder of images, a Hugging Face dataset, WebDataset shards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
-from tta_bench.data.catalogue.templates import PHOTO
-from tta_bench.data.dataset import Dataset, Opening
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.base import read_text
+from tta_bench.data.layouts.own import own_classes
 from tta_bench.data.layouts.reading import (
     AS_DISTRIBUTED,
     Generated,
@@ -20,10 +20,11 @@ from tta_bench.data.layouts.reading import (
     checked_options,
     corruption_options,
     generated_origin,
+    photographs,
 )
 from tta_bench.data.layouts.tree import ClassTree
-from tta_bench.data.layouts.walk import Entry, entries, utf8
 from tta_bench.errors import BadInputError
+from tta_bench.prompts import PHOTO
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
@@ -40,7 +41,7 @@ def folder(rest: str) -> tuple[Dataset, str]:
         rest: The path, and what the shift is.
 
     Raises:
-        BadInputError: If there is no such folder or it holds no class folders.
+        BadInputError: If there is no such folder, or it holds something else than class folders with images.
     """
     path, shift = _split(rest)
     if not path or not Path(path).expanduser().is_dir():
@@ -48,15 +49,9 @@ def folder(rest: str) -> tuple[Dataset, str]:
             f"folder:PATH expects a folder with one folder of images per class, got {path!r}, which is not there; "
             "check the path"
         )
-    found = (entry.name for entry in entries(Path(path).expanduser()) if _is_class(entry))
-    classes = tuple(utf8(name, path) for name in found)
-    if len(classes) < 2:
-        raise BadInputError(
-            f"{path} must hold one folder of images per class, two at least, got {', '.join(classes) or 'none'}; "
-            "sort the images into a folder for each class"
-        )
+    classes = own_classes(Path(path).expanduser())
     layout = ClassTree(classes, nested=True)
-    return _family(f"folder:{path}", shift, classes, _OpenFolder(Path(path).expanduser(), layout)), shift
+    return _family(f"folder:{path}", classes, _OpenFolder(Path(path).expanduser(), layout)), shift
 
 
 def hf(rest: str) -> tuple[Dataset, str]:
@@ -76,11 +71,11 @@ def hf(rest: str) -> tuple[Dataset, str]:
         raise BadInputError("hf:REPO expects a repository such as hf:org/name:test, got nothing after hf:")
     split = split or "test"
     names = hub_classes(repository, split)
-    return _family(f"hf:{repository}:{split}", shift, names, _OpenWith(open_hub, (repository, split))), shift
+    return _family(f"hf:{repository}:{split}", names, _OpenWith(open_hub, (repository, split))), shift
 
 
 def wds(rest: str) -> tuple[Dataset, str]:
-    """Read WebDataset shards, tar files with pictures and .cls labels: wds:FOLDER with a classnames.txt.
+    """Read WebDataset shards, tar files with images and .cls labels: wds:FOLDER with a classnames.txt.
 
     Args:
         rest: The folder (or one tar file), and what the shift is.
@@ -102,7 +97,11 @@ def wds(rest: str) -> tuple[Dataset, str]:
             "line in label order"
         )
     listed = tuple(line.strip() for line in read_text(names).splitlines() if line.strip())
-    return _family(f"wds:{path}", shift, listed, _OpenWith(open_shards, (shards, len(listed)))), shift
+    if len(listed) < 2:
+        raise BadInputError(
+            f"{names} must name two classes at least, one per line, got {len(listed)}; complete it"
+        )
+    return _family(f"wds:{path}", listed, _OpenWith(open_shards, (shards, len(listed)))), shift
 
 
 def _split(rest: str) -> tuple[str, str]:
@@ -116,25 +115,34 @@ def _split(rest: str) -> tuple[str, str]:
     return rest, ""
 
 
-def _family(name: str, shift: str, classes: Sequence[str], opens: Any) -> Dataset:
-    return Dataset(
+@dataclass(frozen=True)
+class OwnImages(Dataset):
+    """Images of the user's own: as they are, or under the corruptions that are asked for."""
+
+    def shifts(self, corruptions: Sequence[str] = (), severities: Sequence[int] = (5,)) -> tuple[Shift, ...]:
+        """Return the corruptions that are named, and the images as they are where none is.
+
+        Raises:
+            UnknownNameError: For an unknown corruption.
+        """
+        return super().shifts(corruptions, severities) if corruptions else (Shift(self.name),)
+
+
+def _family(name: str, classes: Sequence[str], opens: Any) -> Dataset:
+    return OwnImages(
         name=name,
         title=f"{name}, {len(classes)} classes",
         class_names=tuple(spaced(one) for one in classes),
         open=opens,
-        corruptions=COMMON + EXTRA if shift else (),
-        default_corruptions=COMMON if shift else (),
+        corruptions=COMMON + EXTRA,
+        default_corruptions=COMMON,
         templates=PHOTO,
         licence="the user's own",
     )
 
 
-def _is_class(entry: Entry) -> bool:
-    return entry.folder and not entry.name.startswith((".", "__"))
-
-
-def reading_of(opening: Opening) -> Reading:
-    """Return how the user's own pictures are read: the model's resize and crop first, then the corruption."""
+def reading_of(opening: OpenRequest) -> Reading:
+    """Return how the user's own images are read: the model's resize and crop first, then the corruption."""
     options = checked_options(opening.options)
     shift = opening.shift
     chosen = corruption_options(options)
@@ -143,7 +151,9 @@ def reading_of(opening: Opening) -> Reading:
         generated=generated if shift.corruption else None,
         workers=options.get("workers"),
         bad_image=options.get("bad_image", "stop"),
-        origin=generated_origin("the user's images", chosen) if shift.corruption else AS_DISTRIBUTED,
+        origin=generated_origin("the user's images", photographs(chosen))
+        if shift.corruption
+        else AS_DISTRIBUTED,
     )
 
 
@@ -154,7 +164,7 @@ class _OpenFolder:
     path: Path
     layout: ClassTree
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         if not self.layout.present(self.path, opening.shift):
             raise BadInputError(f"{self.path} holds no class folder any more; check the path")
         return self.layout.open(self.path, opening.shift, reading_of(opening))
@@ -167,6 +177,6 @@ class _OpenWith:
     function: Any
     arguments: tuple[Any, ...]
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         images: ImageSource = self.function(*self.arguments, opening.shift, reading_of(opening))
         return images

@@ -56,6 +56,8 @@ class Files:
         subsets: Subsets with a name of their own.
         clean: The files that corruptions can be generated from while loading; None: they cannot.
         first: Shorter side and crop (pixels) before a generated corruption.
+        defaults: Options of generated corruptions where the user names none.
+        notes: What is chosen where sources differ, one sentence each.
     """
 
     name: str
@@ -70,6 +72,13 @@ class Files:
     subsets: tuple[str, ...] = ()
     clean: Files | None = None
     first: tuple[int, int] | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether nothing was published but the clean images, which corruptions are always generated from."""
+        return self.clean is not None and self.layout is self.clean.layout
 
     @property
     def public(self) -> str:

@@ -6,12 +6,12 @@ Source: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022, a
 
 from __future__ import annotations
 
-from tta_bench.data.catalogue import templates
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.lists import SplitFile, VariantLists
+from tta_bench.prompts import PHOTO, named
 
 DRIVE = "https://drive.google.com/file/d"
 RESEARCH = "not stated; research use"
@@ -25,8 +25,8 @@ def _coop(
     images: tuple[str, ...],
     count: int,
     *,
-    single: str,
-    ensemble: tuple[str, ...] = (),
+    single: tuple[str, ...] = PHOTO,
+    ensemble: str = "",
     title: str,
     citation: str,
     homepage: str,
@@ -49,8 +49,8 @@ def _coop(
         ),
         title=title,
         class_names=listed.names,
-        templates=(single,),
-        prompt_sets={"single": (single,)} | ({"ensemble": ensemble} if ensemble else {}),
+        templates=single,
+        prompt_sets={"single": single} | ({"ensemble": named(ensemble).templates} if ensemble else {}),
         licence=licence,
         citation=citation,
         homepage=homepage,
@@ -64,7 +64,6 @@ CALTECH101 = _coop(
     ("caltech-101", "caltech101"),
     ("101_ObjectCategories", "caltech-101/101_ObjectCategories", "."),
     2465,
-    single="a photo of a {}.",
     title="Caltech-101: objects of 100 classes",
     citation="Fei-Fei et al., Learning Generative Visual Models from Few Training Examples, 2004",
     homepage="https://data.caltech.edu/records/mzrjq-6wc02",
@@ -80,7 +79,7 @@ OXFORD_PETS = _coop(
     ("oxford_pets", "OxfordPets", "oxford-iiit-pet"),
     ("images",),
     3669,
-    single="a photo of a {}, a type of pet.",
+    single=named("pets").templates,
     title="Oxford-IIIT Pets: 37 breeds of cats and dogs",
     citation="Parkhi et al., Cats and Dogs, CVPR 2012",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/pets",
@@ -101,8 +100,7 @@ STANFORD_CARS = _coop(
     ("stanford_cars", "StanfordCars"),
     (".",),
     8041,
-    single="a photo of a {}.",
-    ensemble=templates.CARS,
+    ensemble="cars-ensemble",
     title="Stanford Cars: 196 makes, models and years",
     citation="Krause et al., 3D Object Representations for Fine-Grained Categorization, 2013",
     homepage="https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md",
@@ -116,7 +114,7 @@ FLOWERS102 = _coop(
     ("oxford_flowers", "Flower102", "flowers-102"),
     ("jpg",),
     2463,
-    single="a photo of a {}, a type of flower.",
+    single=named("flowers").templates,
     title="Oxford Flowers: 102 classes (CoOp's split, not the official one)",
     citation="Nilsback and Zisserman, Automated Flower Classification over a Large Number of Classes, 2008",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
@@ -136,7 +134,7 @@ FOOD101 = _coop(
     ("food-101", "Food101"),
     ("images", "food-101/images"),
     30300,
-    single="a photo of {}, a type of food.",
+    single=named("food").templates,
     title="Food-101: 101 dishes",
     citation="Bossard et al., Food-101: Mining Discriminative Components with Random Forests, ECCV 2014",
     homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
@@ -154,8 +152,7 @@ SUN397 = _coop(
     ("sun397", "SUN397"),
     ("SUN397", "."),
     19850,
-    single="a photo of a {}.",
-    ensemble=templates.SCENES,
+    ensemble="scenes-ensemble",
     title="SUN397: 397 scenes",
     citation="Xiao et al., SUN Database: Large-scale Scene Recognition from Abbey to Zoo, CVPR 2010",
     homepage="https://vision.princeton.edu/projects/2010/SUN",
@@ -175,8 +172,8 @@ DTD = _coop(
     ("dtd", "DTD", "dtd/dtd"),
     ("images", "dtd/images"),
     1692,
-    single="{} texture.",
-    ensemble=templates.TEXTURES,
+    single=named("textures").templates,
+    ensemble="textures-ensemble",
     title="Describable Textures: 47 textures",
     citation="Cimpoi et al., Describing Textures in the Wild, CVPR 2014, arXiv:1311.3618",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd",
@@ -195,8 +192,8 @@ EUROSAT = _coop(
     ("eurosat", "EuroSAT"),
     ("2750", "."),
     8100,
-    single="a centered satellite photo of {}.",
-    ensemble=templates.SATELLITE,
+    single=named("satellite").templates,
+    ensemble="satellite-ensemble",
     title="EuroSAT: 10 kinds of land seen by a satellite",
     citation="Helber et al., EuroSAT, JSTARS 2019, arXiv:1709.00029",
     homepage="https://github.com/phelber/EuroSAT",
@@ -218,8 +215,8 @@ UCF101 = _coop(
     ("ucf101", "UCF101"),
     ("UCF-101-midframes",),
     3783,
-    single="a photo of a person doing {}.",
-    ensemble=templates.ACTIONS,
+    single=named("actions").templates,
+    ensemble="actions-ensemble",
     title="UCF101: middle frames of videos of 101 actions",
     citation="Soomro et al., UCF101, 2012, arXiv:1212.0402",
     homepage="https://www.crcv.ucf.edu/data/UCF101.php",
@@ -244,10 +241,10 @@ FGVC_AIRCRAFT = declare(
     ),
     title="FGVC-Aircraft: 100 aircraft variants",
     class_names=_VARIANTS.names,
-    templates=("a photo of a {}, a type of aircraft.",),
+    templates=named("aircraft").templates,
     prompt_sets={
-        "single": ("a photo of a {}, a type of aircraft.",),
-        "ensemble": templates.AIRCRAFT,
+        "single": named("aircraft").templates,
+        "ensemble": named("aircraft-ensemble").templates,
     },
     licence="non-commercial research",
     citation="Maji et al., Fine-Grained Visual Classification of Aircraft, 2013, arXiv:1306.5151",

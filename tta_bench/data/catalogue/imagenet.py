@@ -7,14 +7,14 @@ from tta_bench.data.catalogue.common import COMMON, CORRUPTION_PAPER, EXTRA, GRO
 from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.names import classes, imagenet_names, imagenet_wnids
-from tta_bench.data.catalogue.templates import PHOTO, imagenet_sets
 from tta_bench.data.layouts.imagenet import Validation
 from tta_bench.data.layouts.subset_names import ROBUSTBENCH
 from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.prompts import PHOTO, named
 
 WNIDS = imagenet_wnids()
 NAMES = imagenet_names()
-SETS = imagenet_sets()
+SETS = {name: named(name).templates for name in ("single", "seven", "ensemble")}
 FOLDERS = ("imagenet", "ImageNet", "imagenet2012", "ILSVRC2012", "imagenet-1k", "ILSVRC")
 RESNET50 = "torchvision/resnet50:IMAGENET1K_V1"
 """The source model of the literature's ImageNet tables."""
@@ -70,6 +70,11 @@ C_FILES = Files(
     subsets=(ROBUSTBENCH,),
     clean=VAL_FILES,
     first=(256, 224),
+    defaults={"elastic": "original"},
+    notes=(
+        "Generated corruptions: elastic_transform is that of the distributed files (--elastic imagecorruptions for the "
+        "other published one); frost uses generated textures (--frost-dir for photographs).",
+    ),
 )
 BAR = (
     "blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tta_bench.errors import PluginError
+from tta_bench.prompts import open_clip_lists
 
 HERE = Path(__file__).parent / "names"
 
@@ -68,24 +69,6 @@ def _timm(file: str) -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").split())
 
 
-@lru_cache
 def imagenet_names() -> tuple[str, ...]:
     """Return the 1,000 class names that CLIP models are prompted with, from open_clip."""
-    return tuple(_open_clip()[0])
-
-
-@lru_cache
-def imagenet_ensemble() -> tuple[str, ...]:
-    """Return the 80 prompt templates for ImageNet, from open_clip."""
-    return tuple(_open_clip()[1])
-
-
-def _open_clip() -> tuple[list[str], list[str]]:
-    """Run the one file of open_clip that holds the lists; it imports nothing."""
-    path = _package_folder("open_clip") / "zero_shot_metadata.py"
-    spec = importlib.util.spec_from_file_location("_tta_bench_open_clip_lists", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.IMAGENET_CLASSNAMES), [form("{}") for form in module.OPENAI_IMAGENET_TEMPLATES]
+    return open_clip_lists()[0]

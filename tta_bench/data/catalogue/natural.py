@@ -9,10 +9,10 @@ from tta_bench.data.catalogue.declare import declare
 from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.catalogue.imagenet import NAMES, RESNET50, SETS, TRAIN_FILES, WNIDS
 from tta_bench.data.catalogue.names import columns, imagenet_indices, spaced
-from tta_bench.data.catalogue.templates import PHOTO
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.lists import ListedTree
 from tta_bench.data.layouts.tree import ClassTree
+from tta_bench.prompts import PHOTO
 
 BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 V2 = "https://s3-us-west-2.amazonaws.com/imagenetv2public"
@@ -160,6 +160,10 @@ IMAGENET_D = declare(
             "(the unpacked DomainNet, or part)",
         ),
         counts=dict(zip(D_DOMAINS, (16049, 15700, 23926, 56000, 58526, 22298), strict=True)),
+        notes=(
+            "Prompts use the names of the ImageNet classes, as the published zero-shot results do; 40 of the 109 "
+            "differ from the names of DomainNet's folders.",
+        ),
         steps=(
             "Download DomainNet (cleaned version) from http://ai.bu.edu/M3SDA and unpack the six domains into one "
             "folder, imagenet-d or DomainNet.",
@@ -168,7 +172,7 @@ IMAGENET_D = declare(
     source=TRAIN_FILES,
     classifier=RESNET50,
     title="ImageNet-D: DomainNet's 109 classes that are one ImageNet class each, 6 domains",
-    class_names=tuple(spaced(folder) for folder in D_FOLDERS),
+    class_names=tuple(NAMES[int(row[1])] for row in _D),
     class_indices=tuple(int(row[1]) for row in _D),
     corruptions=D_DOMAINS,
     graded=False,
@@ -189,6 +193,10 @@ OBJECTNET = declare(
         tree=(
             "objectnet-1.0/images/air_freshener/00d1c9e90d9c4f0.png",
             "objectnet-1.0/images/...  (313 class folders; the 113 that ImageNet has are read)",
+        ),
+        counts={"": 18574},
+        notes=(
+            "Prompts use the names of ObjectNet's own folders: several ImageNet classes may stand for one of them.",
         ),
         steps=(
             "Accept the terms at https://objectnet.dev (tests only, never training); the site then shows the "

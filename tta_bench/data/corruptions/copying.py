@@ -19,6 +19,7 @@ from tta_bench.data.corruptions.constants import MIN_SIZE, Scale
 from tta_bench.data.corruptions.engine import corrupt
 from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.images.preprocess import Preprocess
+from tta_bench.data.layouts.walk import without_suffix
 
 FileFormat = Literal["png", "jpeg"]
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
@@ -66,6 +67,11 @@ class Copying:
             "file_format": self.file_format,
         }
 
+    @staticmethod
+    def id_of(file: str) -> str:
+        """Return the id of an image by its path, which stands for its random numbers: the path without the suffix."""
+        return without_suffix(file)
+
     def renamed(self, file: str) -> str:
         """Return the relative path of a copy: the suffix says the format."""
         path = PurePosixPath(file)
@@ -106,7 +112,9 @@ class Copying:
 
     def _corrupted(self, image: Tensor, file: str, name: str, severity: int) -> Image.Image:
         batch = image.contiguous()[None]
-        result = corrupt(batch, name, severity, self.seed, ids=[file], scale=self.scale, options=self.options)
+        result = corrupt(
+            batch, name, severity, self.seed, ids=[self.id_of(file)], scale=self.scale, options=self.options
+        )
         return Image.fromarray(result[0].permute(1, 2, 0).contiguous().numpy())
 
     def _write(self, target: str, picture: Image.Image) -> None:

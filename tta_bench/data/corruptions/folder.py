@@ -84,10 +84,10 @@ def corrupt_folder(
 ) -> FolderReport:
     """Write ``dst/corruption/severity/...`` for every picture below ``src``, keeping the folder structure.
 
-    A picture's id is its path relative to ``src``, so the result does not depend on the other pictures or on the
-    number of workers. What is already there is kept: the same call goes on where a killed one stopped, and more
-    corruptions can be added later. ``manifest.json`` says how the files were made, ``SHA256SUMS`` lists their
-    hashes (check with ``sha256sum -c``).
+    An image's id is its path relative to ``src`` without the suffix, so the result does not depend on the other
+    images, on their format or on the number of workers. What is already there is kept: the same call resumes where a
+    killed one stopped, and more corruptions can be added later. ``manifest.json`` says how the files were made,
+    ``SHA256SUMS`` lists their hashes (check with ``sha256sum -c``).
 
     Args:
         src: Folder of pictures.
@@ -131,6 +131,13 @@ def _find(src: Path, dst: Path) -> list[str]:
             f"the target {str(dst)!r} lies inside the source {str(src)!r}; choose another folder"
         )
     files = images_below(src, nested=True)
+    flat = [file for file in files if "/" not in file]
+    if flat:
+        raise BadInputError(
+            f"{str(src)!r} holds {len(flat)} images outside class folders ({flat[0]}), so their copies would have no "
+            "labels; sort them into one folder per class first. For ImageNet's flat validation set, `tta-bench run "
+            "--dataset imagenet-c` reads the labels of the development kit and corrupts while loading"
+        )
     if not files:
         raise BadInputError(
             f"no pictures found below {str(src)!r}; expected files like {', '.join(sorted(EXTENSIONS))}"

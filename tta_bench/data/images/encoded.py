@@ -11,21 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tta_bench.data.corruptions import Options, corrupt
-from tta_bench.data.corruptions.frost import option_facts
 from tta_bench.data.dataset import Shift
 from tta_bench.data.images.bad import unreadable
 from tta_bench.data.images.files import Pictures, decode
-from tta_bench.data.images.prefetch import made_ahead
+from tta_bench.data.images.generated import corrupted, generation_facts
+from tta_bench.data.images.prefetch import prefetch
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.reading import FILE_WORKERS, Generated, Reading
-from tta_bench.data.layouts.subsets import named_subset
+from tta_bench.data.layouts.subsets import named_subset, origin_of
 from tta_bench.errors import BadInputError
 from tta_bench.spec import digest
 
 
 class PictureImages:
     """The pictures of one shift.
+
+    The first N of them are spread over the classes, one of each class in every round; `arrangement` says so.
 
     Args:
         pictures: Where they are.
@@ -34,6 +35,8 @@ class PictureImages:
         shift: Which distribution this is.
         reading: How they are read.
     """
+
+    arrangement = "rounds over the classes"
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class PictureImages:
     ) -> None:
         self.pictures, self.ids, self.shift, self.reading = pictures, ids, shift, reading
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
-        self.origin = reading.origin
+        self.origin = origin_of(len(ids), reading)
         self.bad_images: list[str] = []
 
     def __len__(self) -> int:
@@ -56,7 +59,9 @@ class PictureImages:
     def data_hash(self) -> str:
         """Changes whenever any pixel or label may have changed; all files are read for it once."""
         files = digest([list(self.ids), self.labels.tolist(), self.pictures.contents()], 16)
-        return digest([files, self.reading.border, self.reading.cropped, _facts(self.reading)], 16)
+        return digest(
+            [files, self.reading.border, self.reading.cropped, generation_facts(self.reading.generated)], 16
+        )
 
     @property
     def workers(self) -> int:
@@ -85,11 +90,15 @@ class PictureImages:
 
     def batches(self, chunks: Sequence[Sequence[int]], preprocess: Preprocess) -> Iterator[Tensor]:
         """Yield ``load(chunk, preprocess)`` of every chunk in order, made ahead by worker processes."""
-        yield from made_ahead(_Load(self, preprocess), chunks, self.workers)
+        yield from prefetch(_Load(self, preprocess), chunks, self.workers)
 
     def subset(self, name: str) -> np.ndarray | None:
-        """Return the positions of a subset that the dataset names, None if the name is not its own."""
-        return named_subset(name, self.ids, self.reading.subsets)
+        """Return the positions of a subset that the dataset names, None if the name is not its own.
+
+        Raises:
+            BadInputError: If images are missing and the run does not allow it.
+        """
+        return named_subset(name, self.ids, self.shift, self.reading)
 
     def usable(self, positions: np.ndarray) -> np.ndarray:
         """Return the positions whose pictures can be decoded, where the run leaves out those that cannot.
@@ -113,14 +122,7 @@ class PictureImages:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
     def _corrupted(self, images: Tensor, generated: Generated, positions: Sequence[int]) -> Tensor:
-        return corrupt(
-            images,
-            generated.name,
-            generated.severity,
-            generated.seed,
-            ids=[self.ids[position] for position in positions],
-            options=Options(**dict(generated.options)),
-        )
+        return corrupted(images, [self.ids[position] for position in positions], generated)
 
 
 class _Load:
@@ -131,9 +133,3 @@ class _Load:
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
         return self.images.load(positions, self.preprocess)
-
-
-def _facts(reading: Reading) -> list[object] | None:
-    """Return what the corruption of the pixels depends on, None where there is none."""
-    one = reading.generated
-    return None if one is None else [one.name, one.severity, one.seed, one.first, option_facts(one.options)]

@@ -17,8 +17,8 @@ class ImageSource(Protocol):
 
     A reader may also have ``batches(chunks, preprocess)``, which yields ``load`` of every chunk made ahead;
     ``subset(name)``, the positions of a subset that the dataset lists itself, or None; ``usable(positions)``,
-    those whose images can be decoded; ``bad_images``, the ids that were left out; and ``origin``, where its
-    corruption comes from.
+    those whose images can be decoded; ``bad_images``, the ids that were left out; ``origin``, where its
+    corruption comes from and whether images are missing; and ``arrangement``, what ``first-N`` takes.
 
     Attributes:
         ids: One id per image, the same under every shift of the dataset.

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import tokenize
 import zipfile
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
     from tta_bench.data.images.source import ImageSource
     from tta_bench.data.layouts.reading import Reading
+
+
+SEVERITIES = 5
+MALFORMED = (
+    pickle.UnpicklingError, EOFError, OSError, ValueError, ArithmeticError, AttributeError, ImportError, LookupError,
+    TypeError, SyntaxError, MemoryError, RecursionError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What NumPy and pickle raise on files that are damaged or were made to be so."""
 
 
 class Arrays(NamedTuple):
@@ -85,9 +95,15 @@ class ArrayLayout(Layout):
 
 @dataclass(frozen=True)
 class SeverityBlocks(ArrayLayout):
-    """CIFAR-10-C: ``<corruption>.npy`` with five blocks of rows, one per severity, and ``labels.npy``."""
+    """CIFAR-10-C: ``<corruption>.npy`` with five blocks of rows, one per severity, and ``labels.npy``.
+
+    Attributes:
+        classes: Class names in label order.
+        rows: Images per severity in the published files.
+    """
 
     classes: tuple[str, ...]
+    rows: int = 10000
 
     def expects(self, shift: Shift) -> str:
         """Return the name of the corruption's file."""
@@ -100,15 +116,21 @@ class SeverityBlocks(ArrayLayout):
     def read(self, root: Path, shift: Shift) -> Arrays:
         """Return the block of the severity; only its pages are read from disk."""
         path = root / self.expects(shift)
-        images, labels = _load(path), _labels(root / "labels.npy")
-        if len(images) % 5:
+        images, labels = load_array(path), load_labels(root / "labels.npy")
+        size, rest = divmod(len(images), SEVERITIES)
+        if rest or len(images) >= self.rows != size:
             raise BadInputError(
-                f"{path} must have five blocks of images, got {len(images)} rows; fetch it again"
+                f"{path} must hold {SEVERITIES} blocks of {self.rows:,} images, severities 1 to {SEVERITIES} in this "
+                f"order, got {len(images):,} rows; fetch the published file"
             )
-        size = len(images) // 5
+        if len(labels) == len(images) and (labels.reshape(SEVERITIES, size) != labels[:size]).any():
+            raise BadInputError(
+                f"{root / 'labels.npy'} must repeat the labels of one severity {SEVERITIES} times, and does not, so "
+                f"{path} holds other images than five severities of the same; fetch the published files"
+            )
         rows = slice((shift.severity - 1) * size, shift.severity * size)
         chosen = labels[rows] if len(labels) == len(images) else labels
-        return Arrays(images[rows], chosen, _digest(images[rows], chosen))
+        return Arrays(images[rows], chosen, array_digest(images[rows], chosen))
 
 
 @dataclass(frozen=True)
@@ -132,8 +154,8 @@ class ArrayPair(ArrayLayout):
         base = self._base(root, shift)
         assert base is not None
         name = self.expects(shift)
-        images, labels = _load(base / name), _labels(base / name.replace("_data", "_labels"))
-        return Arrays(images, labels, _digest(images, labels))
+        images, labels = load_array(base / name), load_labels(base / name.replace("_data", "_labels"))
+        return Arrays(images, labels, array_digest(images, labels))
 
     def _base(self, root: Path, shift: Shift) -> Path | None:
         name = self.expects(shift)
@@ -178,7 +200,7 @@ class CifarPickles(ArrayLayout):
             planes = np.concatenate([np.asarray(batch["data"]) for batch in batches])
             images = planes.reshape(len(planes), 3, 32, 32).transpose(0, 2, 3, 1)
             labels = np.concatenate([np.asarray(batch[self.key]) for batch in batches])
-        except ValueError as error:
+        except (ValueError, TypeError, MemoryError) as error:
             raise BadInputError(
                 f"{root / self.files[0]} must hold 'data' (n, 3072) and {self.key!r} (n,), but {error}; fetch the "
                 "archive again"
@@ -187,20 +209,32 @@ class CifarPickles(ArrayLayout):
         return Arrays(images, _whole(labels, root / self.files[0]), digest)
 
 
-def _load(path: Path) -> np.ndarray:
+def load_array(path: Path) -> np.ndarray:
+    """Return the array of a NumPy file, mapped and not read.
+
+    Raises:
+        BadInputError: If it is damaged, or holds no rows.
+    """
     import numpy as np
 
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} must be a NumPy file, but {error}; fetch it again") from error
+    except MALFORMED as error:
+        raise BadInputError(
+            f"{path} must be a NumPy file, but {error or type(error).__name__}; fetch it again"
+        ) from error
     if not isinstance(found, np.ndarray) or not found.ndim:
         raise BadInputError(f"{path} must be a NumPy array of several rows, got one value; fetch it again")
     return found
 
 
-def _labels(path: Path) -> np.ndarray:
-    return _whole(_load(path), path)
+def load_labels(path: Path) -> np.ndarray:
+    """Return the labels (n,) of a NumPy file.
+
+    Raises:
+        BadInputError: If they are no whole numbers.
+    """
+    return _whole(load_array(path), path)
 
 
 def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
@@ -216,7 +250,7 @@ def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
     return labels
 
 
-def _digest(images: np.ndarray, labels: np.ndarray) -> str:
+def array_digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Return a hash of every byte of images and labels; a block of CIFAR-C takes about 0.1 s."""
     import hashlib
 
@@ -252,17 +286,9 @@ def _unpickle(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         try:
             content = _OnlyArrays(file, encoding="latin1").load()
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            ValueError,
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-        ) as error:
+        except MALFORMED as error:
             raise BadInputError(
-                f"{path} must be a pickled CIFAR batch, but {error}; fetch it again"
+                f"{path} must be a pickled CIFAR batch, but {error or type(error).__name__}; fetch it again"
             ) from error
     if not isinstance(content, dict):
         raise BadInputError(

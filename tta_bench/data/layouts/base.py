@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path, PurePath
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tta_bench.data.dataset import Shift
 from tta_bench.data.layouts.locate import plain
+from tta_bench.data.layouts.walk import without_suffix
 from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Survey(NamedTuple):
         missing: Class folders that should be there.
         unknown: Folders that are no class.
         stray: Files that are no image, or an image outside a class folder.
+        broken: Links to images that lead nowhere.
         first_hash: SHA-256 of the first image, 16 hexadecimal digits; empty without one.
     """
 
@@ -53,6 +57,7 @@ class Survey(NamedTuple):
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     first_hash: str = ""
 
 
@@ -90,7 +95,8 @@ class FileLayout(Layout):
         from tta_bench.data.images.encoded import PictureImages
         from tta_bench.data.images.files import Paths
 
-        found = spread(self.index(root, shift), len(self.classes))
+        index = self.index(root, shift)
+        found = spread(index._replace(ids=image_ids(index.ids)), len(self.classes))
         return PictureImages(Paths(found.base, found.files), found.ids, found.labels, shift, reading)
 
 
@@ -128,6 +134,16 @@ def _is_class(label: object, classes: int) -> bool:
     return 0 <= int(label) < classes
 
 
+def image_ids(paths: Sequence[str]) -> list[str]:
+    """Return the ids of images by their paths: without the suffix, unless two images differ in nothing else.
+
+    So a corrupted copy has the id of its original, in whatever format it was saved.
+    """
+    bare = [without_suffix(path) for path in paths]
+    seen = Counter(bare)
+    return [path if seen[one] > 1 else one for path, one in zip(paths, bare, strict=True)]
+
+
 def first_of(root: Path, candidates: Iterable[str]) -> Path | None:
     """Return the first of some paths below a folder that exists as a folder."""
     return next((root / path for path in candidates if (root / path).is_dir()), None)
@@ -141,15 +157,25 @@ def file_hash(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark; the mark is no part of the text.
 
     Raises:
-        BadInputError: If it cannot be read or is not UTF-8.
+        BadInputError: If it cannot be read or has another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path} must be a text file in UTF-8, but {error}; fetch it again") from error
+
+
+def decoded(content: bytes) -> str:
+    """Return bytes as text: UTF-8, or UTF-16 where they begin with its byte order mark, without the mark.
+
+    Raises:
+        UnicodeDecodeError: If they have another encoding.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

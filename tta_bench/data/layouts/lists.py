@@ -30,12 +30,13 @@ class ListedTree(FileLayout):
 
     Attributes:
         tree: The class folders that the paths lead to.
-        lists: Where the list may be below the dataset's folder; ``{corruption}`` stands for the shift's name.
+        lists: Where the list may be below the dataset's folder; ``{corruption}`` stands for the shift's name. Several
+            in a tuple are the parts of one list, which belong together.
         under: Folder, below the dataset's, that the paths are relative to.
     """
 
     tree: ClassTree
-    lists: tuple[str, ...]
+    lists: tuple[str | tuple[str, ...], ...]
     under: str = "."
     classes: tuple[str, ...] = field(init=False)
 
@@ -48,7 +49,7 @@ class ListedTree(FileLayout):
 
     def present(self, root: Path, shift: Shift) -> bool:
         """Return whether the list or the class folders are there."""
-        return self._list(root, shift) is not None or self.tree.present(root, shift)
+        return bool(self._lists(root, shift)) or self.tree.present(root, shift)
 
     def index(self, root: Path, shift: Shift) -> Index:
         """Return the listed images.
@@ -56,11 +57,16 @@ class ListedTree(FileLayout):
         Raises:
             BadInputError: If a line is no ``path label`` below the folder, or its label contradicts its folder.
         """
-        path = self._list(root, shift)
-        if path is None:
+        parts = self._lists(root, shift)
+        if not parts:
             return self.tree.index(root, shift)
-        base = root / self.under.format(corruption=shift.corruption)
-        index = Index(base, [], [], [])
+        index = Index(root / self.under.format(corruption=shift.corruption), [], [], [])
+        for path in parts:
+            self._read(path, shift, index)
+        return index
+
+    def _read(self, path: Path, shift: Shift, index: Index) -> None:
+        """Add the images of one list to an index."""
         for number, line in enumerate(read_text(path).splitlines(), 1):
             if line.strip():
                 file, _, label = line.strip().rpartition(" ")
@@ -68,17 +74,31 @@ class ListedTree(FileLayout):
                 index.files.append(inside(file, path))
                 index.ids.append(file if self.under == "." else f"{shift.corruption}/{file}")
                 index.labels.append(int(label))
-        return index
 
     def survey(self, root: Path, shift: Shift) -> Survey:
         """Return what the list or the tree holds."""
-        if self._list(root, shift) is None:
+        if not self._lists(root, shift):
             return self.tree.survey(root, shift)
         return survey_of(self.index(root, shift))
 
-    def _list(self, root: Path, shift: Shift) -> Path | None:
-        paths = (root / name.format(corruption=shift.corruption) for name in self.lists)
-        return next((path for path in paths if path.is_file()), None)
+    def _lists(self, root: Path, shift: Shift) -> tuple[Path, ...]:
+        """Return the files of the first list that is there, none if there is no list.
+
+        Raises:
+            BadInputError: If some parts of a list are there and others are missing.
+        """
+        for names in self.lists:
+            parts = (names,) if isinstance(names, str) else names
+            paths = tuple(root / part.format(corruption=shift.corruption) for part in parts)
+            absent = [path for path in paths if not path.is_file()]
+            if absent and len(absent) < len(paths):
+                raise BadInputError(
+                    f"{root} holds one part of the list of {shift}, but {absent[0].name} is missing; put it beside the "
+                    "other, as the dataset is both"
+                )
+            if not absent:
+                return paths
+        return ()
 
     def _check(self, path: Path, number: int, file: str, label: str) -> None:
         if not file or not label.isdecimal() or int(label) >= len(self.tree.classes):
@@ -129,7 +149,7 @@ class SplitFile(FileLayout):
         assert base is not None
         index = Index(base, [], [], [])
         for entry in self._entries(root / self.file):
-            if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[1], int)):
+            if not (isinstance(entry, list) and len(entry) == 3 and type(entry[1]) is int):
                 raise BadInputError(
                     f"{root / self.file} must list [path, label, class name], got {entry!r}; fetch it again"
                 )

@@ -6,8 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tta_bench import registry
+from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.files import Files
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
 from tta_bench.data.layouts.locate import DATA_VARIABLE, candidates, roots, tried
 from tta_bench.data.layouts.reading import (
@@ -17,6 +19,7 @@ from tta_bench.data.layouts.reading import (
     checked_options,
     corruption_options,
     generated_origin,
+    photographs,
 )
 from tta_bench.errors import BadInputError
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
 
 
-def open_files(files: Files, opening: Opening) -> ImageSource:
+def open_files(files: Files, opening: OpenRequest) -> ImageSource:
     """Return the images of one shift of a dataset.
 
     Raises:
@@ -32,16 +35,31 @@ def open_files(files: Files, opening: Opening) -> ImageSource:
     """
     options = checked_options(opening.options)
     shift = opening.shift
-    root = find(files, shift)
+    root = None if files.generates else find(files, shift)
     if root is None and files.clean is not None and (clean := find(files.clean, shift)) is not None:
         return files.clean.layout.open(clean, shift, _generating(files, opening, options))
     if root is None:
         raise missing(files, shift)
-    return files.layout.open(root, shift, _reading(files, options, origin=_origin(root)))
+    return files.layout.open(root, shift, _reading(files, shift, options, origin=_origin(root)))
 
 
-def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
+def is_here(dataset: Dataset) -> bool:
+    """Return whether any shift of a dataset that is kept in files is found in the data folders."""
+    files = files_of(dataset)
+    shifts = dataset.shifts(("all",) if dataset.corruptions else ())
+    return files is not None and any(find(files, shift) for shift in shifts)
+
+
+def here() -> list[str]:
+    """Return the names of the registered datasets that are found in the data folders."""
+    datasets = ((name, registry.load("datasets", name)) for name in registry.registered("datasets"))
+    return [name for name, one in datasets if isinstance(one, Dataset) and is_here(one)]
+
+
+def _reading(files: Files, shift: Shift, options: dict[str, Any], **more: Any) -> Reading:
     return Reading(
+        expected=files.count(shift),
+        allow_incomplete=bool(options.get("allow_incomplete")),
         border=files.border,
         cropped=files.cropped,
         workers=options.get("workers"),
@@ -52,7 +70,7 @@ def _reading(files: Files, options: dict[str, Any], **more: Any) -> Reading:
 
 
 def _origin(root: Path) -> str:
-    """Return how the pictures of a folder were made, as their manifest says it if there is one."""
+    """Return how the images of a folder were made, as their manifest says it if there is one."""
     path = root / MANIFEST
     if not path.is_file():
         return AS_DISTRIBUTED
@@ -63,13 +81,14 @@ def _origin(root: Path) -> str:
     return f"written by tta-bench data corrupt {manifest.get('tta_bench', '')} ({settings})"
 
 
-def _generating(files: Files, opening: Opening, options: dict[str, Any]) -> Reading:
+def _generating(files: Files, opening: OpenRequest, options: dict[str, Any]) -> Reading:
     """Return the reading that corrupts clean images while they are loaded."""
     assert files.clean is not None
     shift = opening.shift
-    chosen = corruption_options(options)
+    chosen = corruption_options(options, files.defaults)
     generated = Generated(shift.corruption, shift.severity, opening.seed, files.first, chosen)
-    return _reading(files, options, generated=generated, origin=generated_origin(files.clean.name, chosen))
+    origin = generated_origin(files.clean.name, photographs(chosen))
+    return _reading(files, opening.shift, options, generated=generated, origin=origin)
 
 
 def find(files: Files, shift: Shift) -> Path | None:
@@ -88,7 +107,7 @@ def missing(files: Files, shift: Shift) -> BadInputError:
         return BadInputError(
             f"{shift} needs {present[0] / files.layout.expects(shift)}, which is not there; {helps}"
         )
-    clean = files.clean
+    clean = None if files.generates else files.clean
     source = f", nor are those of {clean.name} at {', '.join(tried(clean.folders))}" if clean else ""
     return BadInputError(
         f"the files of {files.name} are not at {', '.join(tried(files.folders))}{source}; {helps}, or point "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a dataset's pictures become model inputs: what its declaration says and what the user asked for."""
+"""How a dataset's images become model inputs: what its declaration says and what the user asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tta_bench.spec import BAD_IMAGE
 
 FILE_WORKERS = 2
 AS_DISTRIBUTED = "as distributed"
-KNOWN = frozenset(("workers", "bad_image", "emulate_distributed", "elastic", "frost_dir"))
+KNOWN = frozenset(("workers", "bad_image", "emulate_distributed", "elastic", "frost_dir", "allow_incomplete"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Reading:
         cropped: Whether the files are crops already, so that a model takes them whole.
         generated: The corruption to apply; None: none.
         workers: Processes that decode; None: the kind of source decides.
-        bad_image: Whether an unreadable picture stops the run or is left out.
+        bad_image: Whether an unreadable image stops the run or is left out.
+        expected: How many images there should be; 0: that is not known.
+        allow_incomplete: Whether fewer are taken, which `origin` then says.
         subsets: Named subsets: a list file's name by the subset's name.
         origin: Where the corruption comes from, for the protocol.
     """
@@ -54,6 +56,8 @@ class Reading:
     generated: Generated | None = None
     workers: int | None = None
     bad_image: Literal["stop", "skip"] = "stop"
+    expected: int = 0
+    allow_incomplete: bool = False
     subsets: tuple[str, ...] = ()
     origin: str = AS_DISTRIBUTED
 
@@ -74,13 +78,24 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     bad = options.get("bad_image", "stop")
     if bad not in BAD_IMAGE:
         raise BadInputError(f"--on-bad-image must be {' or '.join(BAD_IMAGE)}, got {bad!r}")
+    allowed = options.get("allow_incomplete")
+    if not isinstance(allowed, bool | None):
+        raise BadInputError(f"--allow-incomplete must be true or false, got {allowed!r}")
     return dict(options)
 
 
-def corruption_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Return the options that change how corruptions look, in a fixed order, without those at their default."""
+def corruption_options(
+    options: Mapping[str, Any], defaults: Mapping[str, str] | None = None
+) -> tuple[tuple[str, Any], ...]:
+    """Return the options that change how corruptions look, in a fixed order, without those that say nothing.
+
+    Args:
+        options: Of the run.
+        defaults: Those that hold where the run names none.
+    """
     chosen: dict[str, Any] = {
-        name: options.get(name) for name in ("elastic", "emulate_distributed", "frost_dir")
+        name: options.get(name) or (defaults or {}).get(name)
+        for name in ("elastic", "emulate_distributed", "frost_dir")
     }
     folder = chosen["frost_dir"]
     if folder is not None and not Path(folder).is_dir():
@@ -88,6 +103,11 @@ def corruption_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...
     if folder is not None:
         chosen["frost_dir"] = Path(folder)
     return tuple((name, value) for name, value in chosen.items() if value)
+
+
+def photographs(chosen: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Return options with what holds for photographs where none is named: frost has generated textures."""
+    return chosen if "frost_dir" in dict(chosen) else (*chosen, ("frost", "generated textures"))
 
 
 def generated_origin(source: str, chosen: tuple[tuple[str, Any], ...]) -> str:

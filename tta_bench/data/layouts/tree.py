@@ -12,7 +12,7 @@ from pathlib import Path
 from tta_bench.data.dataset import Shift
 from tta_bench.data.layouts.base import FileLayout, Index, Survey, distinct, file_hash
 from tta_bench.data.layouts.locate import plain
-from tta_bench.data.layouts.walk import Entry, entries, images_below, is_image
+from tta_bench.data.layouts.walk import Entry, broken_link, entries, images_below, is_image
 from tta_bench.errors import BadInputError
 
 
@@ -68,7 +68,7 @@ class ClassTree(FileLayout):
     def base(self, root: Path, shift: Shift) -> Path | None:
         """Return the folder that holds class folders, None if there is none."""
         for path in self._paths(shift):
-            if any(self.label(entry.name) is not None for entry in _folders(root / path)):
+            if any(self.label(entry.name) is not None for entry in _folders(root / path, broken=True)):
                 return root / path
         return None
 
@@ -89,8 +89,8 @@ class ClassTree(FileLayout):
                 index.labels.append(label)
         if not index.files:
             raise BadInputError(
-                f"{base} has class folders but no images in them; unpack the archive again, or point "
-                "TTA_BENCH_DATA at the folder that holds the images"
+                f"{base} has class folders but no images in them; put the images into their class folders, or check "
+                "the path"
             )
         return index
 
@@ -109,17 +109,23 @@ class ClassTree(FileLayout):
         )
         stray = [entry.name for entry in entries(base) if entry.file]
         stray += [f"{name}/{file}" for name in sorted(known) for file in _strays(base / name)]
-        index = self.index(root, shift) if sum(counts.values()) else None
+        files = self.index(root, shift).files if sum(counts.values()) else []
+        broken = [file for file in files if not (base / file).is_file()]
+        first = next((file for file in files if (base / file).is_file()), "")
         return Survey(
-            sum(counts.values()),
+            sum(counts.values()) - len(broken),
             sum(count > 0 for count in counts.values()),
             tuple(self.classes[label] for label, count in counts.items() if not count),
             () if self.subset else tuple(unknown),
             tuple(stray),
-            file_hash(base / index.files[0]) if index else "",
+            tuple(broken),
+            file_hash(base / first) if first else "",
         )
 
     def _class_folders(self, base: Path) -> list[tuple[int, Entry]]:
+        for entry in entries(base):
+            if entry.broken and self.label(entry.name) is not None:
+                raise broken_link(entry)
         found = [(self.label(entry.name), entry) for entry in _folders(base)]
         known = sorted(
             ((label, entry) for label, entry in found if label is not None), key=lambda x: (x[0], x[1].name)
@@ -143,8 +149,9 @@ class ClassTree(FileLayout):
         ]
 
 
-def _folders(path: Path) -> list[Entry]:
-    return [entry for entry in entries(path) if entry.folder] if path.is_dir() else []
+def _folders(path: Path, broken: bool = False) -> list[Entry]:
+    """Return the folders in a folder, and links that lead nowhere where these are asked for too."""
+    return [e for e in entries(path) if e.folder or (broken and e.broken)] if path.is_dir() else []
 
 
 def _strays(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from tta_bench.pocket.nets import WEIGHTS, normalised
 from tta_bench.pocket.scenes.painter import render
 from tta_bench.pocket.scenes.spec import CLASS_NAMES, SPLIT_SIZES, TEMPLATES
-from tta_bench.pocket.zoo import CLIP_NAME, build, build_clip
+from tta_bench.pocket.zoo import CLIPS, build, build_clip
 
 EVALUATED = ("val", "test", "v2", "hard", "sketch", "rendition")
 
@@ -72,15 +72,15 @@ def score(
 def classifier_of(
     name: str, templates: Sequence[str] = TEMPLATES[:1], folder: Path = WEIGHTS
 ) -> Callable[[Tensor], Tensor]:
-    """Return a pocket model as a map from normalised images to logits; pocket-clip is used zero-shot.
+    """Return a pocket model as a map from normalised images to logits; the CLIPs are used zero-shot.
 
     Args:
-        name: ``"pocket-bn"``, ``"pocket-gn"`` or ``"pocket-clip"``.
-        templates: Prompts of pocket-clip.
+        name: Which pocket model of PocketScenes.
+        templates: Prompts of a CLIP.
         folder: Where the weights are.
     """
-    if name != CLIP_NAME:
+    if name not in CLIPS:
         return build(name, folder=folder)  # type: ignore[arg-type]
-    model, tokenizer = build_clip(folder=folder)
+    model, tokenizer = build_clip(name, folder=folder)
     head = prototypes(model, tokenizer, templates)
     return lambda x: normalize(model.encode_image(x), dim=1) @ head.T

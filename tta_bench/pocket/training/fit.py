@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,30 @@ def fit(
             report(step + 1, sum(losses[-100:]) / 100)
     module.eval()
     return losses
+
+
+def fit_classifier(
+    net: nn.Module,
+    normalise: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    report: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train a classifier in place with the cross-entropy of changed images; return the loss of every step.
+
+    Args:
+        net: The network; it is brought to the channels-last format.
+        normalise: Maps images in [0, 1] to the network's input.
+        images: (N, 3, H, W) uint8.
+        labels: (N,) class indices.
+        recipe: Schedule, optimiser and seed.
+        report: Called with the step and the mean loss of the last 100 steps.
+    """
+    net.to(memory_format=torch.channels_last)
+
+    def loss_of(step: int, picked: Tensor, generator: torch.Generator) -> Tensor:
+        x = normalise(augment(images[picked], recipe, generator)).to(memory_format=torch.channels_last)
+        return cross_entropy(net(x), labels[picked])
+
+    return fit(net, recipe, len(images), loss_of, report)

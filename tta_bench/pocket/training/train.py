@@ -2,7 +2,8 @@
 """Train the pocket models and write their weights, measured accuracy and model card.
 
 Run ``python -m tta_bench.pocket.training.train --model all --out DIR``. The order is fixed: pocket-clip starts
-from the image tower of pocket-gn. Nothing is chosen by accuracy: step counts are fixed.
+from the image tower of pocket-gn, and pocket-vit-clip is distilled from pocket-clip. Nothing is chosen by
+accuracy: step counts are fixed.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tta_bench.pocket.nets import WEIGHTS, normalised
 from tta_bench.pocket.scenes.painter import facts, render
 from tta_bench.pocket.scenes.spec import SPLIT_SIZES
 from tta_bench.pocket.training.card import record_accuracy
 from tta_bench.pocket.training.contrastive import train_clip
-from tta_bench.pocket.training.fit import Recipe, augment, fit
-from tta_bench.pocket.zoo import CLIP_NAME, POCKET_MODELS, build, weights_path
+from tta_bench.pocket.training.distill import train_vit_clip
+from tta_bench.pocket.training.fit import Recipe, fit_classifier
+from tta_bench.pocket.zoo import CLIP_NAME, POCKET_MODELS, VIT_CLIP_NAME, build, weights_path
 
 RECIPES: dict[str, Recipe] = {
     # Hardly any change of light, so that shifts of light leave batch statistics something to correct.
     "pocket-bn": Recipe(steps=4000, lr=6e-3, weight_decay=5e-4, contrast=0.1, brightness=0.0),
     "pocket-gn": Recipe(steps=4000, lr=6e-3, weight_decay=5e-4),
     "pocket-clip": Recipe(steps=3000, lr=2e-3, weight_decay=0.05),
+    "pocket-vit-clip": Recipe(steps=3000, lr=1.5e-3, weight_decay=0.05, warmup=100),
 }
 _log = logging.getLogger(__name__)
 
@@ -53,26 +54,22 @@ def train_classifier(
         report: Called with the step and the mean loss of the last 100 steps.
     """
     net = build(name, pretrained=False, seed=recipe.seed)  # type: ignore[arg-type]
-    net = net.to(memory_format=torch.channels_last)
-
-    def loss_of(step: int, picked: Tensor, generator: torch.Generator) -> Tensor:
-        x = normalised(augment(images[picked], recipe, generator)).to(memory_format=torch.channels_last)
-        return cross_entropy(net(x), labels[picked])
-
-    return net, fit(net, recipe, len(images), loss_of, report)
+    return net, fit_classifier(net, normalised, images, labels, recipe, report)
 
 
-def save_half(model: nn.Module, path: Path, recipe: Recipe) -> None:
+def save_half(model: nn.Module, path: Path, recipe: Recipe, under: str = "") -> None:
     """Write a model's weights as float16 safetensors, with its recipe as metadata.
 
     Args:
         model: The trained model.
         path: The file to write.
         recipe: How it was trained.
+        under: Start of the names of the tensors to write; by default all.
     """
     tensors = {
         name: (t.half() if t.is_floating_point() else t).contiguous().clone()
         for name, t in model.state_dict().items()
+        if name.startswith(under)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # One metadata entry: the order of several is not kept, and the same run must write the same bytes.
@@ -85,7 +82,7 @@ def train(name: str, recipe: Recipe, folder: Path) -> list[float]:
     Args:
         name: Which pocket model.
         recipe: Schedule, optimiser and seed.
-        folder: Where weights are written, and where pocket-clip finds pocket-gn.
+        folder: Where weights are written, and where pocket-clip finds pocket-gn and pocket-vit-clip pocket-clip.
     """
     indices = range(SPLIT_SIZES["train"])
     images, labels = render("train", indices)
@@ -96,9 +93,12 @@ def train(name: str, recipe: Recipe, folder: Path) -> list[float]:
     model: nn.Module
     if name == CLIP_NAME:
         model, losses = train_clip(images, labels, facts("train", indices), recipe, folder, report)
+    elif name == VIT_CLIP_NAME:
+        model, losses = train_vit_clip(images, labels, recipe, folder, report)
     else:
         model, losses = train_classifier(name, images, labels, recipe, report)
-    save_half(model, weights_path(name, folder), recipe)
+    # The text side of pocket-vit-clip is stored once, with pocket-clip.
+    save_half(model, weights_path(name, folder), recipe, under="visual." if name == VIT_CLIP_NAME else "")
     return losses
 
 

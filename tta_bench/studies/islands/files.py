@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a study of islands as a CSV file, and its curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tta_bench.errors import BadInputError
+from tta_bench.studies.islands.dense import DenseRow
+from tta_bench.studies.islands.measure import Curve, LayerRow
+
+DIGITS = 6
+PANELS = (
+    ("agreement", "mean cosine of adjacent locations"),
+    ("size_over_chance", "size of islands over chance"),
+    ("dimension", "effective dimension"),
+)
+
+
+def write_rows(rows: Sequence[LayerRow] | Sequence[DenseRow], path: Path) -> None:
+    """Write rows under their column names."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0]._fields)
+        for row in rows:
+            writer.writerow([f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in row])
+
+
+def plot_curves(found: Sequence[Curve], path: Path) -> None:
+    """Draw agreement, size of islands and dimension over the layers, with 95% intervals over images.
+
+    Raises:
+        BadInputError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BadInputError(
+            "a plot needs matplotlib; install it with pip install 'tta-bench[plots]', or use --no-plot"
+        ) from error
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots(1, len(PANELS))
+    for axis, (name, title) in zip(axes.flat, PANELS, strict=True):
+        for index, curve in enumerate(found):
+            _draw(axis, curve, name, f"C{index}")
+        axis.set(
+            title=title, xlabel="layer or update", yscale="log" if name == "size_over_chance" else "linear"
+        )
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize="x-small")
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "islands"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _draw(axis: Any, curve: Curve, name: str, colour: str) -> None:
+    values = getattr(curve, name)
+    places = range(len(curve.layers))
+    label = f"{curve.model}, {curve.control}" if curve.control else curve.model
+    axis.plot(places, [one.value for one in values], color=colour, marker=".", label=label)
+    if all(one.low == one.low for one in values):  # one image has no interval
+        axis.fill_between(
+            places, [one.low for one in values], [one.high for one in values], color=colour, alpha=0.15
+        )
+    if name == "agreement":
+        axis.plot(places, [one.value for one in curve.chance], color=colour, linestyle=":", linewidth=1)
+    axis.set_xticks(list(places), [str(layer) for layer in curve.layers])
