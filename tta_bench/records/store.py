@@ -154,7 +154,7 @@ class Store:
         flush_seconds: float = FLUSH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> CellWriter:
-        """Return a writer that continues behind a cell's intact records; without ``resume`` it starts the cell again."""
+        """Return a writer that continues behind a cell's intact records; without ``resume`` it restarts it."""
         _folder(cell)
         return CellWriter(
             self._files,
