@@ -34,6 +34,10 @@ class TTABenchError(Exception):
             self.options = options
 
 
+class Caution(UserWarning):
+    """Tell the user in one sentence of something that is right as it was asked but may mislead."""
+
+
 class BadInputError(TTABenchError, ValueError):
     """Report a value that was given and cannot be accepted."""
 

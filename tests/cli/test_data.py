@@ -113,7 +113,7 @@ def test_tent_runs_on_a_folder_of_pictures(tta_bench, tmp_path, data):
     assert done.code == 0, done.err
     records = pd.concat(pd.read_parquet(path) for path in (tmp_path / "runs").rglob("records.parquet"))
     assert len(records) == 19 * 2
-    assert set(records["image_id"]) == {"cat/0.jpg", "dog/0.jpg"}
+    assert set(records["image_id"]) == {"cat/0", "dog/0"}
     labels = dict(zip(records["image_id"], records["label"], strict=True))
     assert labels == {"cat/0.jpg": 0, "dog/0.jpg": 1}
 

@@ -167,9 +167,10 @@ def test_corruptions_of_fashion_mnist_are_generated_with_the_constants_for_32_pi
 def test_what_generates_is_checked_by_its_clean_files(data):
     plant(data / "FashionMNIST", grey())
     dataset = CATALOGUE["fashion-mnist-c"]
-    findings = list(check(dataset, files_of(dataset), (5,)))
-    assert {finding.survey.images for finding in findings} == {4}
-    assert all(finding.root == data / "FashionMNIST" and finding.problems for finding in findings)
+    (finding,) = check(dataset, files_of(dataset))
+    assert (finding.shift, finding.survey.images) == (Shift("fashion-mnist-c"), 4)
+    assert finding.root == data / "FashionMNIST"
+    assert finding.problems
 
 
 @pytest.mark.parametrize("axis", [(), (1,)])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.images.views import VERSION, make_views, view_numbers
+from tta_bench.data.images import views
+from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.split import SplitBatches
 from tta_bench.errors import BadInputError
 from tta_bench.method import Adapted, Card, Method, ViewPolicy
@@ -97,7 +98,7 @@ def test_views_are_made_by_seed_and_image_id_and_timed_as_such():
         numbers = view_numbers("augmix", 3, generator)
         assert torch.equal(found, make_views(images[image_id][None], numbers[None], "augmix")[0])
     assert all(value > 0 for value in writer.column("view_ms"))
-    assert manifest.protocol.views == f"augmix 3 version {VERSION}"
+    assert manifest.protocol.views == f"augmix 3 version {views.VERSION}"
 
 
 def test_views_depend_on_the_seed_and_not_on_the_batch():

@@ -13,10 +13,11 @@ from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
+from tta_bench.models.checkpoints import fill, read_weights
 from tta_bench.models.classifier import Classifier, check_head, last_linear
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
-from tta_bench.models.weights import fill, filter_of, hub_file, misfit, read_weights, seeded, unreachable
+from tta_bench.models.weights import filter_of, hub_file, misfit, seeded, unreachable
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 

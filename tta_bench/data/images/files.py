@@ -188,6 +188,11 @@ def decode(pictures: Pictures, position: int, border: int = 0) -> Image.Image:
         raise UnreadableImageError(pictures.where(position), reason, passing) from error
     if not border:
         return image
+    if min(image.size) <= 2 * border:
+        size = f"{image.width}x{image.height}"
+        raise UnreadableImageError(
+            pictures.where(position), f"it is {size} and has a border of {border} pixels on every side"
+        )
     return image.crop((border, border, image.width - border, image.height - border))
 
 

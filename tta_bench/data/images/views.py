@@ -8,6 +8,7 @@ pure function of images and numbers, so the views of an image depend neither on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from tta_bench.augment import CROP_NUMBERS, crop_grid
 from tta_bench.data.images.distortions import distort
 from tta_bench.data.images.mixing import CHAINS, DEPTH, MIX_NUMBERS, mixing
 from tta_bench.data.images.views_cpu import empty, fill_crops, fill_mixed
+from tta_bench.data.images.views_reference import reference_views
 from tta_bench.errors import UnknownNameError
 
+Recipe = Literal["device", "reference"]
 VERSION = 2
 """Raised whenever the views of an image change, so that records of other views are not taken for the same."""
 AREA = (0.08, 1.0)
@@ -45,7 +48,7 @@ def view_numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count - 1, KINDS[kind][0], generator=generator)
 
 
-def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
+def make_views(images: Tensor, numbers: Tensor, kind: str, *, recipe: Recipe = "device") -> Tensor:
     """Return the views (N, V, C, H, W) of images, view 0 being the image itself.
 
     Args:
@@ -55,6 +58,8 @@ def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
             probability 1/2. ``"augmix"``: a crop (of a small image, a shift by up to an eighth of its side) and
             flip, mixed with three chains of one to three distortions at severity 1. Pixels are whole
             multiples of 1/255 before the mix.
+        recipe: ``"device"`` for the fastest way on the images' device; ``"reference"`` for the published recipe on
+            Pillow pictures, from the same numbers. They differ by rounding, which an equalisation may enlarge.
 
     Source: crops as in TPT, arXiv:2209.07511; the mix as in AugMix, arXiv:1912.02781, algorithm 1, at the
         severity of MEMO, arXiv:2110.09506.
@@ -62,6 +67,8 @@ def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
     make, views = KINDS[kind][1], numbers.shape[1]
     if not views:
         return images[:, None]
+    if recipe == "reference":
+        return reference_views(images, numbers, kind, AREA, SMALL)
     if images.device.type == "cpu" and min(images.shape[-2:]) > SMALL and images.shape[1] == 3:
         return _one_by_one(images, numbers, kind)
     return _at_once(images, numbers, make)

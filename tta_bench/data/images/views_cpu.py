@@ -67,7 +67,7 @@ def fill_mixed(out: Tensor, image: Tensor, numbers: Tensor, area: tuple[float, f
     plan = mixing(numbers[:, CROP_NUMBERS:])
     parts = ((1 - plan.share) * plan.weight / 255).tolist()
     shares = plan.share.flatten().tolist()
-    chains = _chains(plan)
+    chains = chain_steps(plan)
     for row, (view, crop) in enumerate(zip(out, crops(image, numbers[:, :CROP_NUMBERS], area), strict=True)):
         torch.mul(crop, shares[row] / 255, out=view)
         first = Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy())
@@ -78,7 +78,7 @@ def fill_mixed(out: Tensor, image: Tensor, numbers: Tensor, area: tuple[float, f
             view.add_(_tensor(picture), alpha=part)
 
 
-def _chains(plan: Mixing) -> list[list[list[tuple[int, float, bool]]]]:
+def chain_steps(plan: Mixing) -> list[list[list[tuple[int, float, bool]]]]:
     """Return operation, level and direction of each step of each chain of each view."""
     low, high = LEVELS
     level = (low + (high - low) * plan.level).tolist()
