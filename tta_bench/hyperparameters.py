@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a method's name, a preset and ``--set`` values to a method with all its hyper-parameters."""
+"""Create methods from a name, a preset and ``--set`` values."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
     """Return the class that a method name stands for.
 
     Args:
-        name: A registered name, or one that a plug-in file brought.
+        name: A registered name, or one that a plug-in file defines.
         plugins: Methods by name that were loaded from files.
     """
-    brought = plugins or {}
-    if name not in brought and brought and name not in registry.registered("methods"):
-        raise UnknownNameError("method", name, [*registry.registered("methods"), *brought])
-    found = brought[name] if name in brought else registry.load("methods", name)
+    loaded = plugins or {}
+    if name not in loaded and loaded and name not in registry.registered("methods"):
+        raise UnknownNameError("method", name, [*registry.registered("methods"), *loaded])
+    found = loaded[name] if name in loaded else registry.load("methods", name)
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise PluginError(f"method {name!r} must be a subclass of tta_bench.method.Method, got {found!r}")
     cls: type[Method] = found
@@ -54,7 +54,7 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
         )
     if card.reset not in RESETS:
         raise PluginError(
-            f"the card of {name!r} must say reset={' or '.join(RESETS)}, got {card.reset!r}; mend it"
+            f"the card of {name!r} must say reset={' or '.join(RESETS)}, got {card.reset!r}; fix it"
         )
     return cls
 
@@ -114,7 +114,7 @@ def create_method(
         raise BadInputError(f"{name}: {error}") from error
     except registry.FAILURES as error:
         raise PluginError(
-            f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; mend it, and give "
+            f"method {name!r} cannot be made from its hyper-parameters: {registry.brief(error)}; fix it, and give "
             "every field a default"
         ) from error
 

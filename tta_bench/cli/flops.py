@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> bool:
-    """Print what adapting to one image costs, once for each method and model of a run; False if one cannot be told."""
+    """Print the cost of adapting to one image for each method and model; return whether all were counted."""
     from tta_bench.cli.progress import say
     from tta_bench.engine.flops import step_costs
     from tta_bench.engine.machine import resolve_device
@@ -39,7 +39,7 @@ def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> b
             costs = step_costs(cell.method, source)
         except FAILURES as error:
             whole = False
-            say(console, f"\n{title}: the multiply-adds cannot be counted: {brief(error)}", style="red")
+            say(console, f"\n{title}: FLOPs are unavailable: {brief(error)}", style="red")
         else:
             _show(console, title, costs)
     return whole
