@@ -159,11 +159,15 @@ class SourceModel:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names.
+
+        Of a text side its weights count, not the prototypes that are computed from them: these differ in their last
+        bits between processors, and a model would get another name on each.
+        """
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:
-            tensors["text.prototypes"] = self.text.prototypes()
+            tensors |= {f"text.{name}": tensor for name, tensor in self.text.weights().items()}
         for key in sorted(tensors):
             value = tensors[key].detach().cpu().contiguous()
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

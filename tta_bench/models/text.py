@@ -16,6 +16,8 @@ from tta_bench.models.text_tensors import encoded_with, text_norms
 from tta_bench.prompts import sentences
 
 Tokenizer = Callable[[list[str]], Tensor]
+VISUAL = "visual."
+"""Start of the names of a CLIP-like model's visual tower."""
 
 
 class TextSide:
@@ -93,6 +95,11 @@ class TextSide:
         if init not in self._contexts:
             self._contexts[init] = Context(self, init)
         return self._contexts[init]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the stored tensors of the model by name, but for those of its visual tower."""
+        named = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        return {name: tensor for name, tensor in named.items() if not name.startswith(VISUAL)}
 
     def normalisation(self) -> dict[str, Tensor]:
         """Return the affine tensors of the text tower's norm layers by name."""

@@ -118,7 +118,8 @@ def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> li
     Raises:
         BadInputError: If a cell fails.
     """
-    spec = RunSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}, device="cpu")
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+    spec = RunSpec(**options, device="cpu")
     kept, threads = Kept(), torch.get_num_threads()
     session = Session(spec, kept, _Told(started), probe_memory=False)
     torch.set_num_threads(1)  # how a sum is shared among threads decides its last bits
