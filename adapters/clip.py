@@ -55,7 +55,7 @@ class Clip(Method):
         """
         if source.text is None:
             raise IncompatibleError(
-                f"zero-shot classification needs a text side, which {source.name!r} lacks; "
+                f"zero-shot classification needs a text side, and {source.name!r} has none; "
                 "choose a CLIP-like model, e.g. pocket-clip"
             )
         return {}

@@ -88,7 +88,7 @@ class Ttl(ViewTuning):
         found = source.attention_weights()
         if not found:
             raise IncompatibleError(
-                f"Ttl needs attention blocks in the image tower, which {source.name!r} lacks; choose a vision "
+                f"Ttl needs attention blocks in the image tower, and {source.name!r} has none; choose a vision "
                 "transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG"
             )
         return found[-self.blocks :]

@@ -158,7 +158,7 @@ def test_golden_scores_are_compared_where_there_are_some(tmp_path):
     [
         ("batchnorm", tiny_source("group"), "pocket-bn"),
         ("text", tiny_source("batch"), "pocket-clip"),
-        ("reward", tiny_clip(), "brings one"),
+        ("reward", tiny_clip(), "has one"),
         ("patch_features", tiny_source("batch"), "vision transformer"),
     ],
 )
@@ -166,7 +166,7 @@ def test_an_unfit_model_is_refused_with_one_that_fits(need, lacking, advice):
     card = BROKEN.replace(BROKEN.ONLINE, needs=frozenset({need}))
     method = type("Needy", (BROKEN.Online,), {"card": card})()
     with pytest.raises(
-        IncompatibleError, match=f"Needy needs .* which '{lacking.name}' lacks; choose .*{advice}"
+        IncompatibleError, match=f"Needy needs .* and '{lacking.name}' has none; choose .*{advice}"
     ):
         check_compatible(method, lacking)
     for fit in (tiny_source("batch"), tiny_source("layer"), tiny_clip()):

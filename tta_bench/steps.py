@@ -26,7 +26,7 @@ Phase = Callable[[str], AbstractContextManager[Any]]
 
 
 class Stepped(NamedTuple):
-    """What a step gave: carried state, scores (N, K), teacher's scores, and whether the step itself predicted."""
+    """The result of a step: carried state, scores (N, K), teacher's scores, and whether the step itself predicted."""
 
     state: State
     scores: Tensor
@@ -101,8 +101,8 @@ def step_variants(
     first = methods[0]
     if not all(share_a_pass(first, other) for other in methods):
         raise PluginError(
-            f"variants of {type(first).__name__} that share a pass may differ in {', '.join(sorted(first.scoring))} "
-            "alone; run the others by themselves"
+            f"variants of {type(first).__name__} that share a pass may differ only in "
+            f"{', '.join(sorted(first.scoring))}; run the others separately"
         )
     count = size(inputs)
     parts = [inputs] if way in ("batch", "native") else [slice_inputs(inputs, i, i + 1) for i in range(count)]
@@ -117,7 +117,7 @@ def step_variants(
 
 
 def share_a_pass(first: Method, second: Method) -> bool:
-    """Tell whether two methods differ in hyper-parameters that enter their scores alone, or not at all."""
+    """Return whether two methods differ at most in hyper-parameters that enter only their scores."""
     if not isinstance(first, ScoringMethod) or type(first) is not type(second):
         return False
     names = {field.name for field in dataclasses.fields(first)} - first.scoring  # type: ignore[arg-type]
@@ -200,19 +200,19 @@ def _over_images(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> dict[str
 
 
 def check_compatible(method: Method, source: SourceModel) -> None:
-    """Refuse a source model that lacks what the method's card needs of it.
+    """Refuse a source model without the parts that the method's card needs.
 
     Raises:
         IncompatibleError: With the missing part and a model that has it.
     """
-    lacking = {
+    parts = {
         "batchnorm": (
             not any(layer.kind == "batch" for layer in source.layers),
             "BatchNorm layers",
             "one that has them, e.g. pocket-bn or timm/resnet50.a1_in1k",
         ),
         "text": (source.text is None, "a text side", "a CLIP-like model, e.g. pocket-clip"),
-        "reward": (source.reward is None, "a reward model", "a CLIP-like model that brings one"),
+        "reward": (source.reward is None, "a reward model", "a CLIP-like model that has one"),
         "attention": (
             not source.attention_weights(),
             "attention blocks",
@@ -229,10 +229,10 @@ def check_compatible(method: Method, source: SourceModel) -> None:
             "a vision transformer, e.g. timm/vit_small_patch16_224.augreg_in1k",
         ),
     }
-    for need, (lacks, part, choose) in lacking.items():
-        if need in method.card.needs and lacks:
+    for need, (is_missing, part, choose) in parts.items():
+        if need in method.card.needs and is_missing:
             raise IncompatibleError(
-                f"{type(method).__name__} needs {part}, which {source.name!r} lacks; choose {choose}"
+                f"{type(method).__name__} needs {part}, and {source.name!r} has none; choose {choose}"
             )
 
 

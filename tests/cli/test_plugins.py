@@ -54,8 +54,8 @@ def mine(tta_bench, tmp_path, monkeypatch):
         (text(card=""), "must have a tta_bench.method.Card as `card`, got None"),
         (text(card=CARD.replace("image", "sometimes")), "image or batch or shift or never, got 'sometimes'"),
         (text().replace("(frozen=True)", ""), "method 'mine' must be a frozen dataclass"),
-        ("class Own(Exception): ...\nraise Own('no\\nluck')", "mine.py cannot be imported: Own: no; mend"),
-        ("raise SystemExit", "mine.py cannot be imported: SystemExit; mend"),
+        ("class Own(Exception): ...\nraise Own('no\\nluck')", "mine.py cannot be imported: Own: no; fix"),
+        ("raise SystemExit", "mine.py cannot be imported: SystemExit; fix"),
         (text(more="Tent = Mine").replace("class Mine(Method):", "class Mine(Method):\n    name = 'tent'"),
          "method 'tent' of mine.py is also one of package tta-bench; give it another `name`"),
     ],
@@ -73,7 +73,7 @@ def test_a_plugin_that_cannot_be_used_is_refused_in_one_sentence(mine, content, 
     [
         "    def notes(self, source):\n        raise KeyError('rank')",
         "    def notes(self, source):\n        return {'rank': source.mean}",
-        "    def adapts(self, source):\n        raise SystemExit(0)",
+        "    def adapted_tensors(self, source):\n        raise SystemExit(0)",
         "    def predict(self, source, state, inputs):\n        raise SystemExit(0)\n"
         "    def adapt(self, source, state, inputs):\n        return Adapted(state)",
     ],
@@ -82,7 +82,7 @@ def test_a_plugin_that_breaks_fails_alone(mine, more):
     done = mine(text(more=more), "--method", "source")
     assert done.code == 1, done.err
     manifests = [json.loads(path.read_text()) for path in Path("runs").glob("cells/*/manifest.json")]
-    assert {one["spec"]["method"]: one["status"] for one in manifests} == {
+    assert {one["cell"]["method"]: one["status"] for one in manifests} == {
         "mine": "failed",
         "source": "complete",
     }

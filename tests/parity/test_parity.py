@@ -215,7 +215,7 @@ def test_a_case_without_its_hyper_parameters_is_refused_in_one_sentence(tmp_path
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         result = call(folder)
         if isinstance(result.exception, BadInputError):
-            assert f"lacks '{missing}'; the folder is incomplete" in str(result.exception)
+            assert f"'{missing}' is missing from " in str(result.exception)
         else:
             assert result.exception is None or isinstance(result.exception, SystemExit)
     info["hyperparameters"] = {}

@@ -140,15 +140,15 @@ def test_by_shift_names_the_shift_of_each_row():
 
 
 def test_footers_say_what_has_to_be_known():
-    assert "not alike" in printed(ROWS, 100)
-    assert "not alike" not in printed([row(), row(method="eata")], 100)
+    assert "Do not rank methods that see" in printed(ROWS, 100)
+    assert "Do not rank methods that see" not in printed([row(), row(method="eata")], 100)
     assert "demonstration" not in printed(ROWS, 100)
     demonstration = printed([row(demonstration=True), row(method="eata")], 100)
     assert "pocket-bn*" in demonstration
     assert "* demonstration: PocketScenes or random weights" in demonstration
     assert "do not rank them" in printed([row(mixed=True)], 100)
     assert "do not rank them" not in printed(ROWS, 100)
-    assert "latency is batch 1" not in printed([row(batch_size=1)], 100)
+    assert "latency is batch size 1" not in printed([row(batch_size=1)], 100)
 
 
 def test_the_source_is_not_compared_with_itself():
@@ -222,9 +222,9 @@ def test_measured(value, told):
         ((0.5, 0.5, 0.5), "50.0"),
     ],
 )
-def test_an_interval_is_told_by_its_ends_where_it_is_lopsided(interval, text):
+def test_an_asymmetric_interval_is_printed_by_its_ends(interval, text):
     assert percent(*interval, Signs("±", "–"), signed=False) == text
 
 
-def test_a_lopsided_gain_keeps_its_signs():
+def test_an_asymmetric_gain_keeps_its_signs():
     assert percent(-0.3, -1.0, 0.6, Signs("±", "–"), signed=True) == "-30.0 [-100.0, +60.0]"

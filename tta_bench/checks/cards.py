@@ -124,7 +124,7 @@ def _functions(cls: type) -> Iterator[FunctionType]:
 
 
 def _plain(value: Any) -> bool:
-    """Tell whether a value is a number, text, None or a small container of such values."""
+    """Return whether a value is a number, text, None or a small container of such values."""
     if isinstance(value, dict):
         return all(_plain(item) for pair in value.items() for item in pair)
     if isinstance(value, tuple | list | frozenset | set):
@@ -134,7 +134,7 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-LACKING: dict[str, Callable[[], SourceModel]] = {
+WITHOUT: dict[str, Callable[[], SourceModel]] = {
     "batchnorm": lambda: tiny_source("group"),
     "text": lambda: tiny_source("batch"),
     "reward": lambda: tiny_source("batch"),
@@ -151,15 +151,15 @@ POCKET: dict[str, frozenset[Need]] = {
 
 
 @check(
-    "A model that lacks what the card needs is refused, and the card's default model has it.",
+    "A model without what the card needs is refused, and the card's default model has it.",
     applies="the card needs batchnorm, text, reward, patch_features, attention or class_token",
 )
 def needs_are_met(method: Method) -> None:
     """Offer the method a model without each part, then models that have them all."""
-    parts = sorted(method.card.needs & LACKING.keys())
+    parts = sorted(method.card.needs & WITHOUT.keys())
     skip_unless(parts, "every model has what the card needs")
     for part in parts:
-        promise(not _accepted(method, LACKING[part]()), f"a model without {part} was accepted")
+        promise(not _accepted(method, WITHOUT[part]()), f"a model without {part} was accepted")
     for source in sources_for(method):
         promise(_accepted(method, source), f"{source.name} was refused")
     if method.card.model in POCKET:

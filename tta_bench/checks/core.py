@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check is: a function that tests one sentence about a method, and ways to fail or skip it."""
+"""Define a check: a function that tests one sentence about a method, and ways to fail or skip it."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CHECKS: tuple[Check, ...] = tuple(
 
 
 class CheckResult(NamedTuple):
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         name: The check.

@@ -105,7 +105,7 @@ def smaller_last_batch_works(method: Method) -> None:
 
 @check("A batch of identical images works, and so does the step after it.")
 def identical_images_work(method: Method) -> None:
-    """Repeat the first image, with all that belongs to it but the draws, then go on with ordinary images."""
+    """Repeat the first image, with all that belongs to it but the draws, then continue with ordinary images."""
     for bench in benches(method):
         inputs = bench.inputs()
         first = slice_inputs(inputs._replace(draws=None), 0, 1)._asdict()
@@ -114,7 +114,7 @@ def identical_images_work(method: Method) -> None:
         stepped = bench.step(bench.init(), inputs._replace(**repeated))
         _finite(bench, stepped.scores)
         for path, leaf in tensors(stepped.state).items():
-            promise(not bool(leaf.isnan().any()), f"{path} of the state is not a number {bench.where}")
+            promise(not bool(leaf.isnan().any()), f"{path} of the state is NaN {bench.where}")
         _finite(bench, bench.step(stepped.state, bench.inputs(seed=1)).scores)
 
 

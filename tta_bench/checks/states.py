@@ -61,9 +61,9 @@ def _changed(before: Any, after: Any, grows: tuple[str, ...]) -> str:
     return ""
 
 
-@check("A state that was saved and loaded goes on bit for bit.")
+@check("A state that was saved and loaded resumes bit for bit.")
 def state_can_be_saved(method: Method) -> None:
-    """Write the state after two steps in the safetensors format, and go on from both."""
+    """Write the state after two steps in the safetensors format, and resume from both."""
     for bench in benches(method):
         state = bench.adapted()
         loaded = unpacked(packed(state), state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far confidence is from accuracy."""
+"""Measure how far confidence is from accuracy."""
 
 from __future__ import annotations
 

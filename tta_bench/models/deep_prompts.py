@@ -17,7 +17,7 @@ TEXT_BLOCKS = ("transformer.resblocks", "text.transformer.resblocks", "transform
 
 
 class Prompted(NamedTuple):
-    """What a forward pass with prompt tokens gives.
+    """The result of a forward pass with prompt tokens.
 
     Attributes:
         logits: (N, K).

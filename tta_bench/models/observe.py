@@ -20,7 +20,7 @@ from tta_bench.norms import NormLayer, NormRule, Stats
 
 
 class Observed(NamedTuple):
-    """What one observed forward pass gives.
+    """The result of one observed forward pass.
 
     Attributes:
         logits: (N, K).

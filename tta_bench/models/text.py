@@ -46,8 +46,13 @@ class TextSide:
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
-        """What the templates say of the classes: the sentences behind the source model's own scores."""
+        """The templates filled with the class names: the sentences behind the source model's own scores."""
         return sentences(self.templates, self.class_names)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the text tower by name; those of a visual tower beside it are left out."""
+        named = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        return {name: value for name, value in named.items() if not name.startswith("visual.")}
 
     @torch.no_grad()
     def features(self, prompts: Sequence[str]) -> Tensor:
@@ -99,7 +104,7 @@ class TextSide:
         return text_norms(self._model)
 
     def prototypes_with(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return the class prototypes (K, D) of the model's templates, encoded anew with other tensors.
+        """Return the class prototypes (K, D) of the model's templates, recomputed with other tensors.
 
         Args:
             tensors: Stand in for the text tower's own by name; gradients flow to them, and the result is not kept.

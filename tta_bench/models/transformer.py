@@ -32,7 +32,7 @@ class Transformer(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where a library keeps these parts, by module names."""
+    """Module names of these parts in one library."""
 
     blocks: str
     entry: str
@@ -92,7 +92,7 @@ def _blocks(owner: Any, layout: Layout) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _pre_norm(block: nn.Module, first_norm: str) -> bool:
-    """Tell whether a block's first norm comes before its attention, as in every class but timm's post-norm ones."""
+    """Return whether a block's first norm precedes its attention, as in every class but timm's post-norm ones."""
     return isinstance(getattr(block, first_norm, None), nn.Module) and "Post" not in type(block).__name__
 
 

@@ -24,7 +24,7 @@ _FOG_WIDTH: Final = 100.0
 
 
 def injected_draws(name: str, given: Given, setting: Setting) -> Draws:
-    """Return the draws of one picture, stacked as a batch of one.
+    """Return the draws of one image, stacked as a batch of one.
 
     Args:
         name: Name of the corruption.

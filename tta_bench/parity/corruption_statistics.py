@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of randomly corrupted pictures, and their comparison with golden ones."""
+"""Statistics of randomly corrupted images, and their comparison with golden ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FIRST_SD, _CHANGE, _FIRST_LOG = 3, 6, 7
 Array = npt.NDArray[np.float64]
 
 
-def picture_features(outputs: Tensor, clean: Tensor) -> Array:
-    """Return the 15 statistics of each corrupted picture.
+def image_features(outputs: Tensor, clean: Tensor) -> Array:
+    """Return the 15 statistics of each corrupted image.
 
     Means and deviations of the channels, the mean absolute change, and the logarithm of the mean power in eight
-    bands of frequency of the grey picture, its mean left out.
+    bands of frequency of the grey image, its mean left out.
 
     Args:
         outputs: (N, 3, H, W) uint8.
@@ -56,7 +56,7 @@ def picture_features(outputs: Tensor, clean: Tensor) -> Array:
 def compare_statistics(
     family: str, case: str, scale: Scale, clean: Tensor, golden: Mapping[str, Any], seeds: int
 ) -> CaseResult:
-    """Corrupt a picture many times and compare the means of its statistics with golden ones.
+    """Corrupt a image many times and compare the means of its statistics with golden ones.
 
     Args:
         family: Golden family.
@@ -68,7 +68,7 @@ def compare_statistics(
     """
     _, name, severity, _ = case.split("/")
     batch = clean.expand(max(seeds, _FEWEST_SEEDS), -1, -1, -1)
-    features = picture_features(corrupt(batch, name, int(severity), 0, scale=scale), clean)
+    features = image_features(corrupt(batch, name, int(severity), 0, scale=scale), clean)
     mean, error = (np.array(entry(golden, key, f"entry {case!r}")) for key in ("mean", "se"))
     own_error = features.std(0, ddof=1) / np.sqrt(len(features))
     allowed = _STANDARD_ERRORS * np.hypot(error, own_error) + _slack(name, mean)

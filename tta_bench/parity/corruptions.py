@@ -63,7 +63,7 @@ class _Case(NamedTuple):
     name: str
     severity: int
     scale: Scale
-    picture: Tensor
+    image: Tensor
     golden: Array
 
 
@@ -75,7 +75,7 @@ def cases(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
         method: Only this corruption; None for all.
 
     Raises:
-        BadInputError: If a file cannot be read or lacks something.
+        BadInputError: If a file cannot be read or is incomplete.
     """
     if (folder / DETERMINISTIC).exists():
         yield from _deterministic_cases(_arrays(folder / DETERMINISTIC), method)
@@ -96,14 +96,14 @@ def _scale(label: str) -> Scale:
 
 def _decode(stored: Mapping[str, Array], key: str) -> Array:
     try:
-        with Image.open(io.BytesIO(entry(stored, key, "the golden file").tobytes())) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(io.BytesIO(entry(stored, key, "the golden file").tobytes())) as image:
+            return np.asarray(image.convert("RGB"))
     except DECODING_ERRORS as error:
-        raise BadInputError(f"golden picture {key!r} cannot be decoded: {error}; check the file") from error
+        raise BadInputError(f"golden image {key!r} cannot be decoded: {error}; check the file") from error
 
 
-def _to_batch(picture: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
+def _to_batch(image: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
 def _difference(ours: Tensor, golden: Array) -> Array:
@@ -129,13 +129,13 @@ def _deterministic_cases(stored: Mapping[str, Array], method: str | None) -> Ite
         parts = key.removesuffix(".png").split("/")
         if len(parts) != 4 or method not in (None, parts[1]):
             continue
-        label, name, severity, image = parts
+        label, name, severity, image_name = parts
         if name not in _DETERMINISTIC_BOUNDS:
             yield not_replayed(FAMILY, name, "/".join(parts), "this corruption is not deterministic")
             continue
-        picture = _to_batch(_decode(stored, f"{_IMAGE}{image}.png"))
-        case = _Case("/".join(parts), name, int(severity), _scale(label), picture, _decode(stored, key))
-        ours = corrupt(picture, name, case.severity, 0, scale=case.scale)
+        image = _to_batch(_decode(stored, f"{_IMAGE}{image_name}.png"))
+        case = _Case("/".join(parts), name, int(severity), _scale(label), image, _decode(stored, key))
+        ours = corrupt(image, name, case.severity, 0, scale=case.scale)
         yield _judge(case, ours, _DETERMINISTIC_BOUNDS[name])
 
 
@@ -149,28 +149,28 @@ def _injected_cases(stored: Mapping[str, Array], method: str | None) -> Iterator
         if not can_inject(name):
             yield not_replayed(FAMILY, name, path, "the draws of this corruption cannot be given")
             continue
-        picture = _to_batch(_input_of(stored, label, golden))
-        case = _Case(path, name, int(severity), _scale(label), picture, golden)
+        image = _to_batch(_input_of(stored, label, golden))
+        case = _Case(path, name, int(severity), _scale(label), image, golden)
         yield _replay_injected(case, stored)
 
 
 def _input_of(stored: Mapping[str, Array], label: str, golden: Array) -> Array:
-    """Return the picture of a case: the one that the format names if it has the size, else one that has it."""
+    """Return the image of a case: the one that the format names if it has the size, else one that has it."""
     usual = "img_k32a" if label == "cifar" else "img_a64"
     names = [usual, *(name for name in stored if name.startswith(_IMAGE))]
     fitting = [name for name in names if name in stored and stored[name].shape == golden.shape]
     if not fitting:
-        raise BadInputError(f"no input picture of shape {golden.shape} found; the golden file is incomplete")
+        raise BadInputError(f"no input image of shape {golden.shape} found; the golden file is incomplete")
     return stored[fitting[0]]
 
 
 def _replay_injected(case: _Case, stored: Mapping[str, Array]) -> CaseResult:
-    setting = make_setting(case.name, case.severity, tuple(case.picture.shape[2:]), case.scale)
+    setting = make_setting(case.name, case.severity, tuple(case.image.shape[2:]), case.scale)
     prefix = f"{case.path}/"
     given = {name.removeprefix(prefix): array for name, array in stored.items() if name.startswith(prefix)}
     if FROST_TEXTURE in stored:
         given[FROST_TEXTURE] = stored[FROST_TEXTURE]
-    ours = apply(case.name, case.picture, injected_draws(case.name, given, setting), setting)
+    ours = apply(case.name, case.image, injected_draws(case.name, given, setting), setting)
     if case.name == "spatter":
         return _judge_spatter(case, ours)
     return _judge(case, ours, _INJECTED_BOUNDS.get((case.name, case.scale), _INJECTED_BOUND))

@@ -72,7 +72,9 @@ def entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:
         BadInputError: If it is missing.
     """
     if name not in mapping:
-        raise BadInputError(f"{where} lacks {name!r}; the folder is incomplete or of another format")
+        raise BadInputError(
+            f"{name!r} is missing from {where}; the folder is incomplete or of another format"
+        )
     return mapping[name]
 
 

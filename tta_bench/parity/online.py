@@ -187,7 +187,7 @@ def _run(
         plan: Its plan.
         start: The first state.
         count: Batches.
-        first: Batches before these, which the plan's inputs go on from.
+        first: Batches before these, from which the plan's inputs continue.
     """
     state, scores, told = start, [], []
     for index, images in enumerate(case.stream[:count]):

@@ -18,7 +18,7 @@ from tta_bench.parity.plans import method as method
 
 @dataclass(frozen=True)
 class Case:
-    """What the folder says of one case.
+    """The description of one case in the folder.
 
     Attributes:
         method: Golden method.
@@ -87,7 +87,7 @@ def as_built(case: Case, state: State) -> State:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a method replays a case.
+    """A plan for replaying a case with a method.
 
     Attributes:
         method: An instance with the hyper-parameters of the case.
@@ -104,7 +104,7 @@ class Plan:
         sums: Whether the stored sums over all parameters mean anything.
         tolerance: Absolute tolerance of the scores instead of the rule of the family; every best class must then
             be that of the golden scores.
-        rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index goes on through it.
+        rewinds: Whether a reset also rewinds what `inputs` gives; else the batch index runs on through it.
     """
 
     method: Method

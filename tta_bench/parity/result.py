@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one replayed golden case says."""
+"""The result of one replayed golden case."""
 
 from __future__ import annotations
 

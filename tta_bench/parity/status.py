@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well each method agrees with the golden vectors of its reference, as recorded by ``parity --record``.
+"""The agreement of each method with the golden vectors of its reference, as ``parity --record`` recorded it.
 
 Read without torch. The tests replay the vectors and fail where the record disagrees.
 """
@@ -16,7 +16,7 @@ FILE = "status.json"
 
 
 class Status(NamedTuple):
-    """What the golden vectors say of one method.
+    """The agreement of one method with its golden vectors.
 
     Attributes:
         cases: Golden cases of the method.

@@ -57,7 +57,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class VlmCase:
-    """What a plan sees of one golden case.
+    """One golden case as a plan sees it.
 
     Attributes:
         method: Golden method.
@@ -100,7 +100,7 @@ class VlmCase:
 
 
 class Course(NamedTuple):
-    """What a method gave over a stream.
+    """Scores and states of a method over a stream.
 
     Attributes:
         scores: (N, K) of all images in order.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to cite a method: a line with a link, and an entry for BibTeX, both from its card."""
+"""Cite a method from its card: a line with a link, and a BibTeX entry."""
 
 from __future__ import annotations
 

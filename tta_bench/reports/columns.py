@@ -25,7 +25,7 @@ BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"
 
 
 class KindFacts(NamedTuple):
-    """What all columns of a kind share.
+    """Facts that all columns of a kind share.
 
     Attributes:
         unit: Of the values in a file.
@@ -54,7 +54,7 @@ KINDS: dict[Kind, KindFacts] = {
 
 
 class Shown(NamedTuple):
-    """How a column stands in the terminal's table.
+    """The place of a column in the terminal's table.
 
     Attributes:
         title: Its heading.
@@ -209,8 +209,8 @@ class Row:
     )
     sees: str = _column(
         "text",
-        "`image` if a prediction depends on its own image alone, else `batch`. The two are not alike: a batch tells "
-        "about the shift.",
+        "`image` if a prediction depends on its own image alone, else `batch`. A batch reveals the shift: do not "
+        "rank the two kinds together.",
         choices=("image", "batch"),
         shown=Shown("sees", rank=3),
     )
@@ -245,7 +245,7 @@ class Row:
     )
     demonstration: bool = _column(
         "flag",
-        "Made from PocketScenes or from random weights: a demonstration, no evidence about photographs.",
+        "Made from PocketScenes or from random weights: a demonstration that says nothing about photographs.",
     )
     mixed: bool = _column(
         "flag",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the docstring of a method says, by its parts."""
+"""Split the docstring of a method into its parts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table that is printed after a run, for a terminal of any width and for a pipe."""
+"""Print the table of a run, for a terminal of any width and for a pipe."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _COLUMNS = tuple(_Shown(column, column.shown) for column in COLUMNS if column.sh
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print rows of a leaderboard with what is needed to read them rightly.
+    """Print rows of a leaderboard with the notes that a reader needs.
 
-    Columns that are the same in all rows move above the table, and where the console is narrow the lesser
-    columns are left out and named below it.
+    Columns that are the same in all rows move above the table, and where the console is narrow the less
+    important columns are left out and named below it.
 
     Args:
         rows: Rows in the order to print.
@@ -195,15 +195,15 @@ def _footer(rows: Sequence[Row], left_out: Sequence[_Shown]) -> list[str]:
     if any(row.accuracy is not None for row in rows):
         lines.append("Intervals are 95%; vs source and vs teacher are points on the same images.")
     if any(row.ms_p50 is not None and (row.batch_size or 1) > 1 for row in rows):
-        lines.append("ms/image is batch time over the images of the batch; latency is batch 1.")
+        lines.append("ms/image is batch time divided by batch size; latency is batch size 1.")
     if {row.sees for row in rows} == {"image", "batch"}:
-        lines.append("A method that sees a batch and one that sees one image are not alike.")
+        lines.append("Do not rank methods that see a batch against methods that see one image.")
     if any(row.demonstration for row in rows):
         lines.append(
-            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights, nothing about photographs."
+            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs."
         )
     if any(row.mixed for row in rows):
-        lines.append("Mixed protocols: comparable facts differ between rows, so do not rank them.")
+        lines.append("Mixed protocols: comparable facts differ between rows; do not rank them.")
     if left_out:
         names = ", ".join(column.title for column in left_out)
         lines.append(f"Left out at this width: {names}.")

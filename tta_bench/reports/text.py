@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them: percent, points, milliseconds. Only here are accuracies percent."""
+"""Format numbers for people: percent, points, milliseconds. Only here are accuracies percent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_WIDTH = 120
 
 
 EVEN = 0.005
-"""By how much the two ends of an interval may differ in distance and still be told as one."""
+"""The largest asymmetry of an interval that is still printed as ±."""
 
 
 class Signs(NamedTuple):
@@ -31,7 +31,8 @@ def signs(console: Console) -> Signs:
 def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -> Console:
     """Return a console for tables: as wide as the terminal, or plain text of a fixed width if it is none.
 
-    Emoji codes stay text: the name of a shift holds a corruption between colons.
+    What is printed stays text: the name of a shift holds a corruption between colons, which would be an emoji, and a
+    path may hold what looks like markup.
 
     Args:
         file: Where to write; standard output if None.
@@ -39,17 +40,23 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
     """
     target = sys.stdout if file is None else file
     if target.isatty():
-        return Console(file=file, highlight=False, emoji=False)
+        return Console(file=file, highlight=False, emoji=False, markup=False)
     return Console(
-        file=file, width=plain_width, no_color=True, force_terminal=False, highlight=False, emoji=False
+        file=file,
+        width=plain_width,
+        no_color=True,
+        force_terminal=False,
+        highlight=False,
+        emoji=False,
+        markup=False,
     )
 
 
 def percent(value: float | None, low: float | None, high: float | None, sign: Signs, *, signed: bool) -> str:
     """Return a fraction as percent (or percentage points) with its interval.
 
-    It is told as half its width, ``63.5 ± 1.4``, or by its ends where these are not equally far to half a point,
-    ``98.5 [95.7, 99.5]``.
+    A symmetric interval is printed as half its width, ``63.5 ± 1.4``; one that is asymmetric by half a point or more
+    by its ends, ``98.5 [95.7, 99.5]``.
     """
     if value is None:
         return sign.none
