@@ -54,7 +54,9 @@ class PlainMemory:
 @pytest.mark.parametrize(("capacity", "classes"), [(7, 3), (8, 4), (3, 5), (1, 2)])
 def test_the_memory_is_that_of_plain_lists(capacity, classes, source):
     generator = torch.Generator().manual_seed(capacity)
-    plain, method = PlainMemory(capacity, classes), Rotta(capacity=capacity)
+    plain = PlainMemory(capacity, classes)
+    weights = {"time_weight": 1.0, "uncertainty_weight": 1.0}
+    score = partial(undeserving, capacity=capacity, classes=classes, **weights)
     memory, count = empty(source, capacity), 40
     score = partial(
         undeserving, capacity=capacity, classes=classes, time_weight=method.time_weight,
