@@ -67,7 +67,7 @@ def without_file(name: str) -> str:
     stays.
     """
     family, rest = family_of(name)
-    architecture, colon, choice = rest.partition(":")
+    _, colon, choice = rest.partition(":")
     if not colon or not is_file(choice) or name.startswith(f"{family}:"):
         return name
     return name.removesuffix(f":{choice}")

@@ -45,9 +45,7 @@ def file_sums(paths: Sequence[str]) -> list[str]:
         return []
     absolute = [os.path.abspath(path) for path in paths]
     kept_in = cache_folder() / "file-sums" / f"{digest(os.path.commonpath(absolute), 24)}.json"
-    known: dict[str, tuple[State, str]] = {
-        path: (seen, found) for path, (seen, found) in (read_kept(kept_in) or {}).items()
-    }
+    known = _known(read_kept(kept_in))
     states = {path: state(path) for path in absolute}
     changed = [path for path, now in states.items() if known.get(path, ([], ""))[0] != now]
     with ThreadPoolExecutor(READERS) as pool:
@@ -57,6 +55,15 @@ def file_sums(paths: Sequence[str]) -> list[str]:
     if lasting:
         keep(kept_in, known | {path: (states[path], found) for path, found in lasting.items()})
     return [fresh[path] if path in fresh else known.get(path, ([], ""))[1] for path in absolute]
+
+
+def _known(kept: Any) -> dict[str, tuple[State, str]]:
+    """Return the sums that a file of the cache holds, without what is damaged."""
+    found = {}
+    for path, one in kept.items() if isinstance(kept, dict) else ():
+        if isinstance(one, list) and len(one) == 2 and isinstance(one[0], list) and isinstance(one[1], str):
+            found[path] = (one[0], one[1])
+    return found
 
 
 def folder_sums(files: Sequence[Path]) -> list[list[str]]:
@@ -69,7 +76,7 @@ def read_kept(path: Path) -> Any:
     """Return what was kept in a file of the cache, None if nothing that can be read was."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 
