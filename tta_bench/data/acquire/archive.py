@@ -83,9 +83,8 @@ def unpack(path: Path, kind: Unpack, target: Path) -> dict[str, int]:
             "and run the command again"
         ) from error
     except MALFORMED as error:
-        raise BadInputError(
-            f"{path} cannot be unpacked ({str(error).partition(chr(10))[0] or type(error).__name__}); remove it and fetch it again"
-        ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInputError(f"{path} cannot be unpacked ({reason}); remove it and fetch it again") from error
 
 
 def _members(archive: tarfile.TarFile | zipfile.ZipFile) -> Iterator[Member]:
