@@ -58,10 +58,6 @@ def test_the_memory_is_that_of_plain_lists(capacity, classes, source):
     weights = {"time_weight": 1.0, "uncertainty_weight": 1.0}
     score = partial(undeserving, capacity=capacity, classes=classes, **weights)
     memory, count = empty(source, capacity), 40
-    score = partial(
-        undeserving, capacity=capacity, classes=classes, time_weight=method.time_weight,
-        uncertainty_weight=method.uncertainty_weight,
-    )  # fmt: skip
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, *source.image_shape)
     labels = (torch.rand(count, generator=generator) ** 2 * classes).long().tolist()
     uncertain = torch.rand(count, generator=generator).double().tolist()
