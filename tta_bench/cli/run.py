@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.ending import exit_code, say_on_stderr
 from tta_bench.cli.options import with_run_options
 from tta_bench.spec import Controls, Request
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tta_bench.spec import Cell
 
 FAILED = 1
-INTERRUPTED = 130
 
 
 @with_run_options
@@ -74,13 +74,13 @@ def _to_the_end(console: Console, cells: Sequence[Cell], controls: Controls, obj
     try:
         with ConsoleReporter(console, len(cells)) as reporter:
             return run_cells(cells, controls, objects=objects, reporter=reporter)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sentence = (
             "tta-bench: interrupted; the same command with --resume continues from here, but starts the cell under "
             "way again if its reset is shift or never"
         )
-        typer.echo(sentence, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        say_on_stderr(sentence)
+        raise typer.Exit(exit_code(error)) from None
 
 
 def _request(given: dict[str, Any], config: Path | None, suite: str | None) -> Request:

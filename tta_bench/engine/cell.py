@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
 from tta_bench.engine.groups import groups, images_at_once
@@ -102,7 +103,7 @@ class CellRunner:
     def run(self, start: int = 0) -> Outcome:
         """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
         job = self.job
-        with self.meter.phase("init"):
+        with settings_kept(), self.meter.phase("init"):
             initial = job.method.init(job.source, job.task)
         self._check_source()
         loading = job.split.seconds if job.split else 0.0
@@ -166,6 +167,11 @@ class CellRunner:
         return done[0], peak
 
     def _step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
+        """Take a step, and put back what it changed in the process."""
+        with settings_kept():
+            return self._bare_step(state, inputs, batch)
+
+    def _bare_step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
         """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
         job, policy = self.job, self.job.method.view_policy()
         if policy is not None:

@@ -160,7 +160,7 @@ def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -
 
 def make_manifest(one: Resolved) -> Manifest:
     """Return the manifest of a cell before it runs."""
-    protocol, card = protocol_card(one), one.method.card
+    protocol, card, baseline = protocol_card(one), one.method.card, is_baseline(one.method)
     bad = {name for part in one.stream.parts for name in getattr(part.images, "bad_images", [])}
     return Manifest(
         id=one.cell.id(protocol),
@@ -172,8 +172,8 @@ def make_manifest(one: Resolved) -> Manifest:
         versions=versions(),
         revision=revision(),
         notes=Notes(
-            sees="image" if one.cell.reset == "image" else "batch",
-            baseline=is_baseline(one.method),
+            sees="image" if one.cell.reset == "image" or baseline else "batch",
+            baseline=baseline,
             demonstration=one.dataset.demonstration,
             random_weights=not one.cell.pretrained,
             adapted_tensors=one.info.adapted_tensors,
