@@ -22,8 +22,6 @@ from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.images.own import own_dataset
 from tta_bench.engine.live import Live
@@ -40,6 +38,7 @@ from tta_bench.records.store import Store
 from tta_bench.reports.leaderboard import leaderboard, write_csv
 from tta_bench.reports.progress import ConsoleReporter
 from tta_bench.reports.results import Results, load
+from tta_bench.reports.text import report_console
 from tta_bench.spec import Cell, Controls, Request, make_request
 from tta_bench.spec.options import options_of, read_values
 from tta_bench.suites import within
@@ -90,7 +89,7 @@ def evaluate(methods: Any = (), datasets: Any = (), *, suite: str = "", **option
     request = make_request(values, use)
     objects = Objects(live, request.workers)
     cells = plan(request, live)
-    console = Console()
+    console = report_console()
     if not (console.is_terminal or console.is_jupyter):
         return run_cells(cells, controls, objects=objects).results
     with ConsoleReporter(console, len(cells)) as reporter:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a method's name, a preset and ``--set`` values to a method with all its hyper-parameters."""
+"""Create methods from a name, a preset and ``--set`` values."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ ALL_PRECISIONS = frozenset({"float64", "float32", "bfloat16"})
 
 
 class Inputs(NamedTuple):
-    """What one step sees; the leading axis is always N, also inside ``vmap`` (then N = 1).
+    """The inputs of one step; the leading axis is always N, also inside ``vmap`` (then N = 1).
 
     Attributes:
         images: (N, C, H, W) in [0, 1], of the source model's dtype and device.
@@ -73,7 +73,7 @@ class SourceSplit(Protocol):
 
 
 class Task(NamedTuple):
-    """What `Method.init` may know of the stream.
+    """The facts that `Method.init` may know of the stream.
 
     Attributes:
         num_classes: K, after the label mask.
@@ -91,7 +91,7 @@ class Task(NamedTuple):
 
 
 class Adapted(NamedTuple):
-    """What one step gives.
+    """The result of one step.
 
     Attributes:
         state: The state after the step.
@@ -107,7 +107,7 @@ class Adapted(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewPolicy:
-    """How the runner makes views of an image.
+    """The views that the runner makes of an image.
 
     Attributes:
         count: V, with the image itself as view 0.
@@ -186,7 +186,7 @@ class Card:
 
 
 class Cost(NamedTuple):
-    """What one part of a step costs.
+    """The cost of one part of a step.
 
     Attributes:
         part: Its name.

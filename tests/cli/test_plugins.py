@@ -92,7 +92,7 @@ def test_costs_that_cannot_be_counted_fail_alone(mine):
     broken = "    def costs(self, source, inputs):\n        raise RuntimeError('no\\\\ncosts')"
     done = mine(text(more=broken), "--method", "source", "--flops")
     assert done.code == 1
-    assert "mine · pocket-bn: the multiply-adds cannot be counted: RuntimeError: no" in done.out
+    assert "mine · pocket-bn: FLOPs are unavailable: RuntimeError: no" in done.out
     assert "source · pocket-bn: multiply-adds per image" in done.out
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_flops(console: Console, cells: Sequence[Cell], objects: Objects) -> bool:
-    """Print what adapting to one image costs, once for each method and model; False if one cannot be counted."""
+    """Print the cost of adapting to one image for each method and model; return whether all were counted."""
     from tta_bench.engine.flops import step_costs
     from tta_bench.registry import FAILURES, brief
     from tta_bench.reports.progress import say
@@ -27,7 +27,7 @@ def print_flops(console: Console, cells: Sequence[Cell], objects: Objects) -> bo
             costs = step_costs(objects.method(cell), objects.model(cell))
         except FAILURES as error:
             whole = False
-            say(console, f"\n{title}: the multiply-adds cannot be counted: {brief(error)}", style="red")
+            say(console, f"\n{title}: FLOPs are unavailable: {brief(error)}", style="red")
         else:
             _show(console, title, costs)
     return whole

@@ -154,7 +154,7 @@ class Store:
         flush_seconds: float = FLUSH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> CellWriter:
-        """Return a writer that continues behind a cell's intact records; without ``resume`` it starts again."""
+        """Return a writer that continues behind the intact records of a cell, or starts it again without ``resume``."""
         _folder(cell)
         return CellWriter(
             self._files,

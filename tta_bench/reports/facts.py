@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which protocol facts stand in the way of one table, and which cells belong in one row."""
+"""Find protocol facts that forbid a common table, and group cells into rows."""
 
 from __future__ import annotations
 

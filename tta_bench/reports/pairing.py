@@ -75,7 +75,7 @@ class ComparedRow(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What differs between two sides: first the protocol, then the numbers.
+    """The differences between two sides: first the protocol, then the numbers.
 
     Attributes:
         first: Folder or cell as given.

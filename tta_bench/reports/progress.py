@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tta_bench.data.images.contents import told_of_reading
 
 QUIET_SECONDS = 10.0
 
@@ -44,17 +47,32 @@ class ConsoleReporter:
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._reading: TaskID | None = None
+        self._read, self._listening = 0.0, ExitStack()
 
     def __enter__(self) -> ConsoleReporter:
         """Start drawing."""
         self._progress.start()
+        self._listening.enter_context(told_of_reading(self.reading))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop drawing."""
+        self._listening.close()
         self._progress.stop()
+
+    def reading(self, done: int, total: int) -> None:
+        """Tell how many files are read for the hash of the data; they are read once until they change."""
+        text = "reading files for the data hash, once until they change"
+        if self._console.is_terminal:
+            if self._reading is None:
+                self._reading = self._progress.add_task(text, total=total, speed="")
+            self._progress.update(self._reading, completed=done, total=total, visible=done < total)
+        elif done == total or time.monotonic() - self._read >= QUIET_SECONDS:
+            self._read = time.monotonic()
+            say(self._console, f"{text}: {done:,} of {total:,}")
 
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Begin the bar of a cell."""

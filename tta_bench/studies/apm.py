@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a method that fits a student to its teacher behaves over updates, learning rate and size of the student.
+"""Study a method that fits a student to its teacher over updates, learning rate and size of the student.
 
 Each image starts from the weights that a run with the same seed gives it, so a point of a curve is what
 ``tta-bench run`` would predict with these hyper-parameters.
@@ -32,7 +32,7 @@ NEEDED = ("fit", "respond", "student")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is studied.
+    """The settings of a study.
 
     Attributes:
         method: Name of a method with `fit`, `respond` and `student`, as APM has them.
@@ -222,7 +222,7 @@ def curve_of(
 def _fit(
     method: Any, source: SourceModel, images: ShiftImages, updates: Sequence[int], seed: int
 ) -> list[dict[str, Any]]:
-    """Return, by number of updates, one row of figures per image; a fit goes on from one number to the next."""
+    """Return, by number of updates, one row of figures per image; a fit continues from one number to the next."""
     generator = torch.Generator()
     drawn = [
         method.draw(source, 1, generator.manual_seed(counter_seed("draw", seed, "image", name)))

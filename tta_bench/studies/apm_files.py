@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The points of a study as a CSV file and as a picture."""
+"""The points of a study as a CSV file and as a plot."""
 
 from __future__ import annotations
 
