@@ -114,6 +114,11 @@ class Bank:
         """Whether an item was admitted."""
         return any(move[0].stop is None for move in self._moves)
 
+    def held(self) -> Tensor:
+        """Return the columns of the items that the state came with."""
+        count = self._state["count"].unsqueeze(-1)
+        return (torch.arange(self.capacity, device=count.device) < count).flatten().nonzero().squeeze(-1)
+
     def table(self, extra: int = 0) -> Tensor:
         """Return the columns (N, C, M + extra) of the items that each image meets; -1 for a free slot."""
         count = self._state["count"]

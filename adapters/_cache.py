@@ -129,8 +129,9 @@ class Caching(Matching):
         table, (low, high) = bank.table(), self.mask_band
         cosines = bank.cosines(table, seen.feature, seen.feature)
         before, now = bank.spread(table, torch.exp(-self.negative_beta * (1 - cosines)))
-        old, new = (((low < p) & (p < high)).to(p.dtype) for p in (maps.flatten(0, 1), seen.p))
-        return before @ old + now @ new
+        held = bank.held()  # most slots are free for long, and their maps are the largest part of the state
+        old, new = (((low < p) & (p < high)).to(p.dtype) for p in (maps.flatten(0, 1)[held], seen.p))
+        return before[:, held] @ old + now @ new
 
     def score(self, source: SourceModel, evidence: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (N, K): zero-shot, plus the positive cache, less the negative one."""

@@ -60,7 +60,7 @@ class Descending(Method):
             )
         return {"params": params, "optimizer": self.descent().init(params)}
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the adapted tensors."""
         return tuple(self.tensors(source))
 

@@ -28,7 +28,8 @@ def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
     if not path:
         raise BadInputError(
             "PromptAlign needs prompts that were trained with the source model and the statistics of its tokens; give "
-            "a safetensors file by --set weights=FILE with ctx, proj.weight, proj.bias, source_means and source_vars"
+            "a safetensors file by the setting weights=FILE, with ctx, proj.weight, proj.bias, source_means and "
+            "source_vars"
         )
     try:
         found = load_file(Path(path).expanduser())

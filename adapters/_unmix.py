@@ -94,7 +94,7 @@ class Unmixing(Method):
         """Return the rule of the layers under the components of a state."""
         return unmixed(state["stats"], state["share"], self.temperature, between=self.between)
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the stored statistics that the components take the place of."""
         return tuple(stored_statistics(source))
 

@@ -52,7 +52,7 @@ class Calip(Matching):
         needs=frozenset({"text", "patch_features"}),
         predicts="before",
         reset="image",
-        model="pocket-clip",
+        model="pocket-vit-clip",
         independent=True,
         precision=ALL_PRECISIONS,
         idle=(("texts_weight", 0.0), ("patches_weight", 0.0), ("scale", 0.0)),
@@ -84,7 +84,7 @@ class Calip(Matching):
         if found is None:
             raise IncompatibleError(
                 f"Calip needs patch features in the space of the texts, and {source.name!r} has none; choose a CLIP "
-                "transformer with a class token or CLIP's ResNet, e.g. open_clip/ViT-B-32:openai"
+                "transformer with a class token or CLIP's ResNet, e.g. pocket-vit-clip or open_clip/ViT-B-32:openai"
             )
         image, patches = (F.normalize(part, dim=-1) for part in found)
         attention = 2 * patches @ text.T  # (N, P, K)

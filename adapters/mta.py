@@ -100,11 +100,11 @@ class Mta(Matching):
 
     def _mode(self, x: Tensor, width: Tensor, affinity: Tensor) -> dict[str, Tensor]:
         """Return mode (N, D), inlierness (N, V) and the weights (N, V) of the last step of the mode."""
-        tiny = torch.finfo(x.dtype).tiny
+        least = torch.finfo(x.dtype).eps  # equal views have no width, and differ from their mean by rounding
 
         def kernel(mode: Tensor) -> Tensor:
             squared = (x - mode.unsqueeze(1)).square().sum(-1)
-            return torch.exp(-squared / (2 * width).clamp(min=tiny))
+            return torch.exp(-squared / (2 * width).clamp(min=least))
 
         def moved(mode: Tensor) -> tuple[Tensor, Tensor]:
             weights = kernel(mode) * y

@@ -72,7 +72,7 @@ class Norm(Method):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the stored statistics where they move, by tensor name."""
-        return {"params": {name: source.buffers[name] for name in self.adapts(source)}}
+        return {"params": {name: source.buffers[name] for name in self.adapted_tensors(source)}}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return moved statistics under ``ema``, else the state unchanged."""
@@ -87,7 +87,7 @@ class Norm(Method):
         assert inputs.images is not None
         return source.logits(inputs.images, state["params"], norm=self._rule())
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the stored statistics that ``ema`` moves."""
         if self.statistics != "ema":
             return ()

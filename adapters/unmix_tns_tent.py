@@ -65,9 +65,9 @@ class UnmixTnsTent(Descending, Unmixing):
         """Return the affine tensors of the BatchNorm layers."""
         return source.normalisation(("batch",))
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the affine tensors and of the statistics that the components take the place of."""
-        return (*Descending.adapts(self, source), *Unmixing.adapts(self, source))
+        return (*Descending.adapted_tensors(self, source), *Unmixing.adapted_tensors(self, source))
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the affine tensors, the optimiser's state and the components before their noise."""

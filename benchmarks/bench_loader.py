@@ -8,7 +8,7 @@ import timm
 import torch
 from PIL import Image
 
-from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.dataset import OpenRequest, find_dataset
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import Part, Stream
 from tta_bench.models.classifier import Classifier
@@ -32,7 +32,7 @@ def test_waiting_for_pictures(benchmark, goal, tmp_path):
     """Time the waits between the forward passes of a ResNet-50 with random weights, two workers decoding."""
     _pictures(tmp_path)
     dataset, _, _ = find_dataset(f"folder:{tmp_path}")
-    images = dataset.open(Opening(dataset.shifts()[0], options={"workers": 2}))
+    images = dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 2}))
     preprocess = Preprocess((224, 224), 256)
     torch.manual_seed(0)
     network = Classifier(timm.create_model("resnet50", num_classes=CLASSES), CLASSES)

@@ -20,7 +20,6 @@ from tta_bench.hyperparameters import create_method
 from tta_bench.method import Task
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.source import SourceModel
-from tta_bench.records.schema import Manifest
 from tta_bench.records.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "records"))
@@ -67,6 +66,8 @@ def test_runner_over_a_bare_loop(benchmark, goal, tmp_path):
         std=STD,
         preprocess=Preprocess((SIDE, SIDE)),
     )
+    from synthetic import manifest
+
     store = Store(str(tmp_path / "runs")).open(create=True)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
 
@@ -89,7 +90,7 @@ def test_runner_over_a_bare_loop(benchmark, goal, tmp_path):
                 probe_memory=probe,
             )
             CellRunner(job, writer, lambda images: None).run()
-            writer.finish(Manifest(cell="cell"))
+            writer.finish(manifest("cell"))
 
     ratios, rounds = [], 7
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter

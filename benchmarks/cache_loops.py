@@ -27,6 +27,16 @@ class TensorLoop:
         self.entropy = [text.new_full((classes, size), torch.inf) for size in (positive, negative)]
         self.masks = text.new_zeros(classes, negative, classes)
 
+    def fill(self, state):
+        """Take the items over from two banks, see `tta_bench.adapters._bank`."""
+        for which, name in enumerate(("positive", "negative")):
+            bank = state[name]
+            free = torch.arange(bank["entropy"].shape[1]) >= bank["count"][:, None]
+            self.keys[which] = bank["keys"].clone()
+            self.entropy[which] = bank["entropy"].masked_fill(free, torch.inf)
+        maps = state["negative"]["maps"]
+        self.masks = ((maps > MASK_LOW) & (maps < MASK_HIGH)).to(maps.dtype)
+
     def put(self, which, label, feature, entropy, mask=None):
         row = self.entropy[which][label]
         place = int((row <= entropy).sum())
@@ -63,6 +73,15 @@ class PublishedCache:
     def __init__(self, text):
         self.text, self.unit = text, math.log2(len(text))
         self.positive, self.negative = {}, {}
+
+    def fill(self, state):
+        """Take the items over from two banks, see `tta_bench.adapters._bank`."""
+        for cache, name in ((self.positive, "positive"), (self.negative, "negative")):
+            names = [part for part in ("keys", "entropy", "maps") if part in state[name]]
+            for label, count in enumerate(state[name]["count"].tolist()):
+                for slot in range(count):
+                    x, entropy, *p = (state[name][part][label, slot] for part in names)
+                    cache.setdefault(label, []).append((x[None], float(entropy), *(one[None] for one in p)))
 
     def put(self, cache, label, item, capacity):
         items = cache.setdefault(label, [])

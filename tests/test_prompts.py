@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import open_clip
 import pytest
-from tta_bench.adapters.clip import Clip
 
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset
+from tta_bench.engine.objects import Objects
 from tta_bench.engine.planning import plan
 from tta_bench.errors import BadInputError, UnknownNameError
-from tta_bench.method import Card
 from tta_bench.prompts import find_prompts, named, prompt_names, read_prompts
-from tta_bench.spec import RunSpec
+from tta_bench.spec import Request
 
 
 def test_the_sets_of_clip_are_those_of_open_clip():
@@ -81,21 +78,30 @@ def test_unknown_names_and_missing_files_say_what_to_do():
         find_prompts("mine.txt", {})
 
 
+SEVEN = '''
+from dataclasses import dataclass
+
+from tta_bench.adapters.clip import Clip
+from tta_bench.method import Card
+
+
 @dataclass(frozen=True)
-class Seven(Clip):
+class Mine(Clip):
     """Declare the seven, and in a preset the one."""
 
     card = Card(**(vars(Clip.card) | {"prompts": "seven"}))
     presets = {"one": {"prompts": "single"}}
+'''
 
 
-def test_a_method_takes_its_declared_set_unless_one_is_chosen():
-    plugins = {"mine": Seven}
+def test_a_method_takes_its_declared_set_unless_one_is_chosen(tmp_path):
+    path, objects = tmp_path / "mine.py", Objects()
+    path.write_text(SEVEN, encoding="utf-8")
     pocket = registry.load("datasets", "pocket").templates
 
     def chosen(**asked):
-        found = plan(RunSpec(("clip", "mine"), ("pocket",), **asked), plugins)
-        return {cell.name: (cell.prompts, cell.dataset.templates) for cell in found}
+        found = plan(Request(("clip", "mine"), ("pocket",), plugins=(str(path),), **asked))
+        return {cell.method: (cell.prompts, objects.dataset(cell).templates) for cell in found}
 
     assert chosen() == {"clip": ("dataset", pocket), "mine": ("seven", named("seven").templates)}
     assert chosen(presets={"mine": "one"})["mine"] == ("single", named("single").templates)

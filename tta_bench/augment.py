@@ -141,7 +141,7 @@ def crop_grid(
         dtype: Of the grids.
     """
     height, width = size
-    top, left, rows, columns = _boxes(numbers, height, width, area, ratio)
+    top, left, rows, columns = crop_boxes(numbers, height, width, area, ratio)
     y, x = _places(top, rows, height).to(dtype), _places(left, columns, width).to(dtype)
     x = torch.where(mirrored[:, None], x.flip(-1), x)
     return torch.stack(
@@ -153,8 +153,12 @@ def crop_grid(
     )
 
 
-def _boxes(
-    numbers: Tensor, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
+def crop_boxes(
+    numbers: Tensor,
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float] = RATIO,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return top, left, height and width (N,) of the first crop that fits."""
     areas = height * width * (area[0] + (area[1] - area[0]) * numbers[:, :ATTEMPTS])

@@ -3,49 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from tta_bench.errors import BadInputError, UnknownNameError
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class Options(BaseModel):
-    """The keys of a configuration file; the same as the long options, in the plural where they repeat.
-
-    ``presets`` names a preset for single methods: ``presets: {rmt: pocket}``.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    methods: list[str] | None = None
-    datasets: list[str] | None = None
-    models: list[str] | None = None
-    corruptions: list[str] | None = None
-    severities: list[StrictInt | str] | None = None
-    limit: StrictInt | None = None
-    subset: str | None = None
-    batch_size: StrictInt | None = None
-    seeds: list[StrictInt] | None = None
-    reset: str | None = None
-    settings: list[str] | None = None
-    preset: str | None = None
-    presets: dict[str, str] | None = None
-    chosen: str | None = None
-    device: str | None = None
-    precision: str | None = None
-    pretrained: bool | None = None
-    prompts: str | None = None
-    bad_image: str | None = None
-    workers: StrictInt | None = None
-    emulate_distributed: bool | None = None
-    elastic: str | None = None
-    frost_dir: str | None = None
+from tta_bench.spec import Request
+from tta_bench.spec.options import options_of
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -59,50 +25,40 @@ def read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(
-            f"--config expects a YAML file, got {str(path)!r}, which does not exist"
+            f"config expects a YAML file, got {str(path)!r}, which does not exist", options=("config",)
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
-        raise BadInputError(f"--config expects YAML, but {path} cannot be read: {problem}") from error
+        raise BadInputError(
+            f"config expects YAML, but {path} cannot be read: {problem}", options=("config",)
+        ) from error
     if not isinstance(content, dict):
         raise BadInputError(
             f"{path} must hold options such as 'methods: [apm]', got {type(content).__name__}"
         )
-    for key in content:
-        if key not in Options.model_fields:
-            raise UnknownNameError(f"option in {path}", str(key), Options.model_fields)
-    return validated(Options, content, str(path)).model_dump(exclude_none=True)
+    return read_options(content, str(path))
 
 
-def validated(model: type[M], content: Any, where: str) -> M:
-    """Return the content of a YAML file as a model.
+def read_options(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Return the options of a run in a mapping that was read from a file; what is null was not given.
 
-    Raises:
-        BadInputError: With the first key whose value does not fit.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"option {key} in {where}: {first['msg']}, got {first['input']!r}") from error
-
-
-def merged(levels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one set of options from several, of which each wins over those before it.
-
-    ``limit`` and ``subset`` stand for each other, and so do ``preset`` and ``presets``: a later one replaces
-    either.
+    Args:
+        content: Option names to values.
+        where: Name of the file, for the message.
 
     Raises:
-        BadInputError: If one set holds both a limit and a subset.
+        BadInputError: For the first value of the wrong type.
+        UnknownNameError: For a key that is no option.
     """
-    values: dict[str, Any] = {}
-    for level in levels:
-        if {"limit", "subset"} <= level.keys():
-            raise BadInputError("--limit and --subset say the same thing; give one of them")
-        for pair in (("limit", "subset"), ("preset", "presets")):
-            if any(key in level for key in pair):
-                values = {key: value for key, value in values.items() if key not in pair}
-        values |= level
-    return values
+    known = options_of(Request)
+    found = {}
+    for key, value in content.items():
+        if key not in known:
+            raise UnknownNameError(f"option in {where}", str(key), known)
+        if value is not None:
+            try:
+                found[key] = known[key].read(value)
+            except BadInputError as error:
+                problem = str(error).removeprefix(key).strip()
+                raise BadInputError(f"option {key} in {where} {problem}") from error
+    return found

@@ -19,7 +19,23 @@ MOST_LISTED = 40  # names in one sentence; libraries know thousands
 
 
 class TTABenchError(Exception):
-    """Base of all errors that are shown to the user as one sentence, without a traceback."""
+    """Base of all errors that are shown to the user as one sentence, without a traceback.
+
+    Args:
+        sentence: What was expected, what came, what to do; options carry their Python names.
+        options: The options that the sentence names, for the command line to replace by its flags.
+    """
+
+    options: tuple[str, ...] = ()
+
+    def __init__(self, sentence: object = "", *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(sentence)
+        if options:
+            self.options = options
+
+
+class Caution(UserWarning):
+    """Tell the user in one sentence of something that is right as it was asked but may mislead."""
 
 
 class BadInputError(TTABenchError, ValueError):
@@ -34,13 +50,22 @@ class UnknownNameError(BadInputError):
         name: The name that was given.
         known: All names that would have been accepted.
         hint: What to do next; defaults to pointing at the full list.
+        options: As in `TTABenchError`.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        hint: str = "",
+        *,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = nearest(name, self.known)
         joint = " " if near.endswith("?") else "; "
-        super().__init__(f"unknown {kind} {name!r}; {near}{joint + hint if hint else ''}")
+        super().__init__(f"unknown {kind} {name!r}; {near}{joint + hint if hint else ''}", options=options)
 
 
 class IncompatibleError(BadInputError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -21,7 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
-from tta_bench.spec import RESETS, digest
+from tta_bench.spec import RESETS, PluginFile, digest
+from tta_bench.spec.code import code_hash
 
 SHARED = (
     "tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim", "tta_bench.prompts",
@@ -37,10 +39,20 @@ def method_class(name: str, plugins: Mapping[str, type[Method]] | None = None) -
         name: A registered name, or one that a plug-in file defines.
         plugins: Methods by name that were loaded from files.
     """
-    loaded = plugins or {}
-    if name not in loaded and loaded and name not in registry.registered("methods"):
-        raise UnknownNameError("method", name, [*registry.registered("methods"), *loaded])
-    found = loaded[name] if name in loaded else registry.load("methods", name)
+    from_files = plugins or {}
+    if name in from_files:
+        return check_method_class(name, from_files[name])
+    if from_files and name not in registry.registered("methods"):
+        raise UnknownNameError("method", name, [*registry.registered("methods"), *from_files])
+    return check_method_class(name, registry.load("methods", name))
+
+
+def check_method_class(name: str, found: Any) -> type[Method]:
+    """Return what a name stands for if it is a method that can run.
+
+    Raises:
+        PluginError: If it is none, or has no card.
+    """
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise PluginError(f"method {name!r} must be a subclass of tta_bench.method.Method, got {found!r}")
     cls: type[Method] = found
@@ -77,6 +89,54 @@ def methods_in_file(path: Path) -> dict[str, type[Method]]:
     if not found:
         raise PluginError(f"{path} defines no method; expected a subclass of tta_bench.method.Method in it")
     return found
+
+
+def plugin_methods(paths: Iterable[str]) -> dict[str, tuple[type[Method], PluginFile]]:
+    """Return the methods of plug-in files by name, each with its file.
+
+    Raises:
+        PluginError: If a name is that of a registered method, or stands in two files.
+    """
+    found: dict[str, tuple[type[Method], PluginFile]] = {}
+    owners = {
+        name: f"package {registry.owner(point)}" for name, point in registry.registered("methods").items()
+    }
+    for path in {Path(one).resolve(): Path(one) for one in paths}.values():
+        for name, cls in methods_in_file(path).items():
+            if name in owners:
+                raise PluginError(
+                    f"method {name!r} of {path} is also one of {owners[name]}; give it another `name`"
+                )
+            owners[name] = str(path)
+            found[name] = cls, PluginFile(str(path.resolve()), file_hash(path))
+    return found
+
+
+def plugin_method(plugin: PluginFile, name: str) -> type[Method]:
+    """Return the method of a plug-in file, in whichever process.
+
+    Raises:
+        PluginError: If the file is gone, is another one by now, or defines no such method.
+    """
+    path = Path(plugin.path)
+    if path.is_file() and file_hash(path) != plugin.sha256:
+        raise PluginError(
+            f"{path} should be the file that the cell was planned with and is another; plan the run again"
+        )
+    methods = methods_in_file(path)
+    if name not in methods:
+        raise PluginError(f"{path} defines {', '.join(methods)} and no method {name!r}; plan the run again")
+    return methods[name]
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hyperparameter_names(cls: type[Method]) -> set[str]:
+    """Return the names of a method's hyper-parameters."""
+    return {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
 def create_method(
@@ -136,8 +196,9 @@ def unknown_hyperparameter(method: str, key: str, known: Iterable[str]) -> BadIn
     """Return the error for a hyper-parameter that does not exist; prompts have an option of their own."""
     if key in (PROMPTS, "templates"):
         return BadInputError(
-            f"prompt templates are no hyper-parameter of {method}, got --set {key}=; choose them for the whole "
-            "run with --prompts NAME or --prompts FILE (`tta-bench list prompts` shows all names)"
+            f"prompt templates are no hyper-parameter of {method}, got {key!r}; choose them for the whole run with "
+            "prompts=NAME or the name of a text file (`tta-bench list prompts` shows all names)",
+            options=("prompts",),
         )
     return UnknownNameError(
         f"hyper-parameter of {method}", key, known, "`tta-bench describe METHOD` shows all"
@@ -210,7 +271,7 @@ def source_hash(cls: type[Method]) -> str:
         for found in _imported(texts[key], getattr(module, "__package__", None) or ""):
             if found in SHARED or (package and f"{found}.".startswith(f"{package}.")):
                 waiting.append(found)
-    return digest(texts or cls.__qualname__, 16)
+    return digest(texts or code_hash(cls), 16)
 
 
 def _own_package(module: str) -> str:

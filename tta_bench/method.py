@@ -245,7 +245,7 @@ class Method(ABC):
         assert inputs.images is not None
         return source.logits(inputs.images, state.get("params"))
 
-    def adapts(self, source: SourceModel) -> tuple[str, ...]:
+    def adapted_tensors(self, source: SourceModel) -> tuple[str, ...]:
         """Return the names of the tensors that the method changes in this model, for the manifest."""
         return ()
 

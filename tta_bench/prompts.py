@@ -115,6 +115,7 @@ _SETS: dict[str, tuple[Templates, str]] = {
     "textures": (("{} texture.",), _COOP),
     "satellite": (("a centered satellite photo of {}.",), _COOP),
     "actions": (("a photo of a person doing {}.",), _COOP),
+    "digits": (('a photo of the number: "{}".',), f"{_CLIP}: for MNIST"),
     "cifar-ensemble": (_CIFAR, _CLIP),
     "cars-ensemble": (_CARS, _CLIP),
     "scenes-ensemble": (tuple(f"a photo of {article} {{}}." for article in ("a", "the")), _CLIP),
@@ -167,7 +168,9 @@ def find_prompts(name: str, own: Mapping[str, Sequence[str]]) -> PromptSet:
     if path.is_file():
         return read_prompts(path)
     if path.suffix or "/" in name or "\\" in name:
-        raise BadInputError(f"--prompts expects a name or a text file, got {name!r}, which does not exist")
+        raise BadInputError(
+            f"prompts expects a name or a text file, got {name!r}, which does not exist", options=("prompts",)
+        )
     hint = "or name a text file with one template per line; `tta-bench list prompts` shows all names"
     raise UnknownNameError("set of prompt templates", name, {*own, *_SETS}, hint)
 
@@ -182,7 +185,7 @@ def read_prompts(path: Path) -> PromptSet:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(
-            f"--prompts expects a UTF-8 text file, but {path} cannot be read: {error}"
+            f"prompts expects a UTF-8 text file, but {path} cannot be read: {error}", options=("prompts",)
         ) from error
     templates = [line.strip() for line in lines if line.strip()]
     if not templates:

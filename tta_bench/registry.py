@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -76,19 +76,52 @@ def load(group: Group, name: str) -> Any:
         ) from error
 
 
+def built_in(point: EntryPoint) -> bool:
+    """Return whether an entry point names an object of this package."""
+    return point.module.partition(".")[0] == __name__.partition(".")[0]
+
+
 def summary(point: EntryPoint) -> str:
-    """Return the first docstring line of an entry point's object, read from its source without importing it."""
-    try:
-        spec = importlib.util.find_spec(point.module)
-    except ImportError as error:
-        return f"cannot be imported: {error}"
-    if spec is None or spec.origin is None:
+    """Return one line about an entry point's object, read from its source without importing it or its package.
+
+    It is the first line of its docstring, or the ``title`` of a call that makes it, or the module's first line.
+    """
+    source = _source(point.module)
+    if source is None:
         return f"cannot be imported: no module named {point.module!r}"
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"cannot be imported: {brief(error)}"
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and (title := _title(node, point.attr)):
+            return title
     return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def _title(node: ast.Assign, name: str) -> str:
+    """Return the text that an assignment to a name gives as ``title`` of a call; empty if it is none."""
+    named = any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+    keywords = node.value.keywords if named and isinstance(node.value, ast.Call) else []
+    found = [one.value for one in keywords if one.arg == "title"]
+    return next((v.value for v in found if isinstance(v, ast.Constant) and isinstance(v.value, str)), "")
+
+
+def _source(module: str) -> Path | None:
+    """Return the source file of a module; unlike `importlib.util.find_spec`, no package above it is imported."""
+    places: Sequence[str] | None = None
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+        found = (find(name, places) for find in finders if find is not None)
+        spec = next((one for one in found if one is not None), None)
+        if spec is None or (depth < len(parts) and spec.submodule_search_locations is None):
+            return None
+        places = spec.submodule_search_locations
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def load_file(path: Path) -> ModuleType:

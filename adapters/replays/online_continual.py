@@ -71,7 +71,7 @@ def cotta(case: Case) -> Plan:
         keep=values["teacher_momentum"], restore=values["rst"],
     )  # fmt: skip
     views = torch.cat([grid, grid.flip(2), grid.roll(2, 2), grid.roll(-2, 1)])
-    count = sum(case.source.params[name].numel() for name in made.adapts(case.source))
+    count = sum(case.source.params[name].numel() for name in made.adapted_tensors(case.source))
     restored = torch.full((1, count), values["rst"] == 1)
     draws = {"views": {"grid": views[None]}, "restored": restored}
     return Plan(made, inputs=drawn(draws), tensors=with_teacher)

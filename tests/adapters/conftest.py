@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
-from tta_bench.method import Inputs
+from tta_bench.method import Inputs, Task
 from tta_bench.models.classifier import Classifier
 from tta_bench.models.source import SourceModel
+from tta_bench.parity.models import Prototypes
+from tta_bench.parity.vlm_inputs import recorded_text
 from tta_bench.steps import step
 from tta_bench.testing import tiny_images, tiny_source, tiny_task
 from tta_bench.testing.inputs import tiny_draws
@@ -70,3 +72,56 @@ def same():
         return one[1] == two[1] and all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
 
     return compared
+
+
+@pytest.fixture
+def recorded():
+    """A function that makes a source model of class texts (K, D), whose images come as features."""
+
+    def made(text, scale=100.0):
+        names = tuple(f"class {index}" for index in range(len(text)))
+        factor = torch.tensor(scale, dtype=text.dtype)
+        side = recorded_text(dict(zip(names, text, strict=True)), names, ("{}",), factor)
+        return SourceModel(
+            Prototypes(text, factor), name="recorded", kind="clip", class_names=names, mean=(0.0,) * 3,
+            std=(1.0,) * 3, preprocess=Preprocess((1, 1)), dtype=text.dtype, text=side,
+        )  # fmt: skip
+
+    return made
+
+
+@pytest.fixture
+def texts():
+    """Six unit class texts of eight dimensions."""
+    return unit_rows(6, 8, seed=0)
+
+
+@pytest.fixture
+def unit():
+    """A function that returns unit rows (N, D) in float64 from a seed."""
+    return unit_rows
+
+
+def unit_rows(*shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(shape, generator=generator, dtype=torch.float64), dim=-1)
+
+
+@pytest.fixture
+def watch():
+    """A function that runs a method over features (N, D) or views (N, V, D): last state, evidence and scores."""
+
+    def ran(method, source, rows, size=1, state=None):
+        views = rows if rows.ndim == 3 else rows.unsqueeze(1)
+        task = Task(source.num_classes, source.class_names, size, stream_length=len(rows))
+        state = method.init(source, task) if state is None else state
+        found, scores = [], []
+        for batch in torch.split(views, size):
+            given = Inputs(images=None, features=batch[:, 0], view_features=batch)
+            state, evidence = method.observe(source, state, given)
+            found.append(evidence)
+            scores.append(method.score(source, evidence))
+        joined = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+        return state, joined, torch.cat(scores)
+
+    return ran

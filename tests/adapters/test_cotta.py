@@ -72,7 +72,7 @@ def test_certain_restoration_brings_the_source_model_back(source, batches, run):
 def test_entries_are_restored_at_the_given_rate(source):
     method = Cotta(restore=0.25)
     draws = method.draw(source, 4, torch.Generator().manual_seed(0))
-    count = sum(source.params[name].numel() for name in method.adapts(source))
+    count = sum(source.params[name].numel() for name in method.adapted_tensors(source))
     assert draws["restored"].shape == (1, count)
     assert draws["restored"].float().mean().item() == pytest.approx(0.25, abs=0.03)
     again = method.draw(source, 4, torch.Generator().manual_seed(1))

@@ -83,7 +83,7 @@ def affine(layers):
 
 def adapted(method, model):
     """The tensors that a method names, without the prefix of a CLIP model's image side."""
-    names = method.adapts(source(model))
+    names = method.adapted_tensors(source(model))
     assert len(set(names)) == len(names)
     assert set(names) <= {*source(model).params, *source(model).buffers}
     return {name.removeprefix("visual.") for name in names}

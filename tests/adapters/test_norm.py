@@ -54,7 +54,7 @@ def test_moving_statistics_are_those_that_training_mode_leaves_behind(source, ba
             layer.train()
         module(images)
         torch.testing.assert_close(scores, module.eval()(images), rtol=0, atol=1e-10)
-    assert set(state["params"]) == set(method.adapts(source))
+    assert set(state["params"]) == set(method.adapted_tensors(source))
     assert len(state["params"]) == 2 * len(layers)
 
 

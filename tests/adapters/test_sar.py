@@ -76,7 +76,7 @@ def test_momentum_moves_on_without_a_reliable_sample_only_as_a_quirk(grouped, ru
 )
 def test_the_top_of_the_network_is_left_alone(name, kept, left):
     source = _timm(name)
-    adapted = set(Sar().adapts(source))
+    adapted = set(Sar().adapted_tensors(source))
     assert adapted >= set(kept)
     assert not adapted & set(left)
     assert set(left) <= set(source.normalisation())
@@ -90,9 +90,9 @@ def _timm(name):
 
 
 def test_layers_can_be_named(grouped):
-    assert Sar(layers=("norm",)).adapts(grouped) == ("norm.weight", "norm.bias")
+    assert Sar(layers=("norm",)).adapted_tensors(grouped) == ("norm.weight", "norm.bias")
     with pytest.raises(UnknownNameError, match="norm layer"):
-        Sar(layers=("nrom",)).adapts(grouped)
+        Sar(layers=("nrom",)).adapted_tensors(grouped)
 
 
 def test_a_batch_of_one_and_a_model_without_norms(grouped, run, without_norms):

@@ -24,7 +24,7 @@ def test_everything_but_the_classifier_moves(source, batches, run):
 
 def test_a_clip_like_model_moves_as_a_whole():
     source = tiny_clip()
-    assert set(ShotIm().adapts(source)) == set(source.params)
+    assert set(ShotIm().adapted_tensors(source)) == set(source.params)
 
 
 def test_the_loss_falls(source, run):

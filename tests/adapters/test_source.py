@@ -17,4 +17,4 @@ def test_scores_are_the_source_models_and_do_not_depend_on_the_batch(norm):
     assert torch.equal(stepped.scores, source.logits(inputs.images))
     alone = torch.cat([source.logits(image[None]) for image in inputs.images])
     torch.testing.assert_close(stepped.scores, alone, rtol=0, atol=1e-12)
-    assert method.adapts(source) == ()
+    assert method.adapted_tensors(source) == ()

@@ -61,7 +61,7 @@ def test_the_updates_are_those_of_torch(norm, values, optimizer):
     method = Tent(**values)
     scores, state = run(method, source, batches)
     expected, leaves = by_hand(source, batches, method.layers, optimizer, method.steps)
-    assert set(leaves) == set(method.adapts(source)) == set(state["params"])
+    assert set(leaves) == set(method.adapted_tensors(source)) == set(state["params"])
     for name, leaf in leaves.items():
         torch.testing.assert_close(state["params"][name], leaf.detach(), rtol=0, atol=1e-10)
         assert not torch.equal(leaf, source.params[name])
@@ -105,7 +105,7 @@ def test_the_window_updates_when_its_last_slot_is_written(norm):
 
 def test_only_the_chosen_kinds_of_layers_are_adapted():
     source = tiny_source("batch")
-    assert set(Tent(layers=("batch",)).adapts(source)) == set(source.normalisation(("batch",)))
+    assert set(Tent(layers=("batch",)).adapted_tensors(source)) == set(source.normalisation(("batch",)))
     with pytest.raises(IncompatibleError, match="no affine norm layer"):
         start(Tent(layers=("group",)), source)
 

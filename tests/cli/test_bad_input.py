@@ -29,7 +29,10 @@ CASES = {
         ("run", "--method", "source", "--dataset", "pocket-c:fogg:5"),
         "unknown corruption 'fogg'; did you mean 'fog'",
     ),
-    "corruption of a clean set": ((*RUN, "--corruption", "fog"), "--corruption needs a corrupted dataset"),
+    "corruption of a clean set": (
+        (*RUN, "--corruption", "fog"),
+        "--corruption must go with a corrupted dataset",
+    ),
     "severity": ((*RUN, "--severity", "9"), "--severity must be 1 to 5, got 9"),
     "severity in the name": (
         ("run", "--method", "source", "--dataset", "pocket-c:fog:9"),
@@ -157,8 +160,8 @@ def test_unknown_options_of_a_configuration_are_named(tta_bench, tmp_path):
     done = tta_bench("run", "--config", path)
     assert done.code == 2
     assert "'batchsize'; did you mean 'batch_size'" in done.err
-    path.write_text("methods: source\n")
-    assert "option methods" in tta_bench("run", "--config", path).err
+    path.write_text("methods: 3\n")
+    assert "option methods in" in tta_bench("run", "--config", path).err
 
 
 EXACT = """
@@ -193,7 +196,10 @@ CONFIGS = {
     ),
     "not text": ("methods: [é]".encode("latin-1"), "run.yaml cannot be read: 'utf-8' codec"),
     "no seeds": (b"methods: [source]\ndatasets: [pocket]\nseeds: []", "--seed must name at least one"),
-    "limit": (b"methods: [source]\ndatasets: [pocket]\nlimit: true", "valid integer, got True"),
+    "limit": (
+        b"methods: [source]\ndatasets: [pocket]\nlimit: true",
+        "option limit in run.yaml must be a whole number, got True",
+    ),
     "severities": (b"methods: [source]\ndatasets: [pocket-c]\nseverities: [true]", "got True"),
 }
 

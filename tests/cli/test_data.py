@@ -13,13 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tta_bench.cli.data import data_app
-from tta_bench.cli.progress import ConsoleReporter
 from tta_bench.engine.planning import plan
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
-from tta_bench.spec import RunSpec
+from tta_bench.reports.progress import ConsoleReporter
+from tta_bench.spec import Request
 
 
 def pictures(root, classes=("cat", "dog"), count=3, size=(72, 64)):
@@ -113,7 +113,7 @@ def test_tent_runs_on_a_folder_of_pictures(tta_bench, tmp_path, data):
     assert done.code == 0, done.err
     records = pd.concat(pd.read_parquet(path) for path in (tmp_path / "runs").rglob("records.parquet"))
     assert len(records) == 19 * 2
-    assert set(records["image_id"]) == {"cat/0.jpg", "dog/0.jpg"}
+    assert set(records["image_id"]) == {"cat/0", "dog/0"}
     labels = dict(zip(records["image_id"], records["label"], strict=True))
     assert labels == {"cat/0.jpg": 0, "dog/0.jpg": 1}
 
@@ -148,20 +148,20 @@ def test_a_bad_image_stops_the_cell_and_is_named(tta_bench, tmp_path, data):
 
 def test_bad_images_are_skipped_and_recorded(tmp_path, data):
     spoiled(tmp_path)
-    spec = RunSpec(
+    request = Request(
         methods=("source",), datasets=(f"folder:{tmp_path / 'pictures'}",), models=("timm/resnet18",),
         pretrained=False, batch_size=2, bad_image="skip",
     )  # fmt: skip
-    cells = plan(spec)
+    cells = plan(request)
     store = Store(str(tmp_path / "runs")).open(create=True)
     with ConsoleReporter(Console(quiet=True), len(cells)) as reporter:
-        ended = Session(spec, Sink(store), reporter, probe_memory=False).run(cells)
+        ended = Session(Sink(store), reporter, probe_memory=False).run(cells)
     assert [one.status for one in ended] == ["complete"]
     manifest = json.loads(next((tmp_path / "runs").rglob("manifest.json")).read_text(encoding="utf-8"))
-    assert manifest["notes"]["bad_images"] == ["dog/1.jpg"]
+    assert manifest["notes"]["bad_images"] == ["dog/1"]
     records = pd.read_parquet(next((tmp_path / "runs").rglob("records.parquet")))
     assert len(records) == 5
-    assert "dog/1.jpg" not in set(records["image_id"])
+    assert "dog/1" not in set(records["image_id"])
 
 
 def test_skipped_images_are_named_at_the_end_of_every_run(tta_bench, tmp_path, data):
@@ -171,7 +171,7 @@ def test_skipped_images_are_named_at_the_end_of_every_run(tta_bench, tmp_path, d
         assert done.code == 0, done.err
         last = done.out.strip().splitlines()[-1]
         assert last.startswith("skipped 1 image of folder:")
-        assert last.endswith("that cannot be decoded: dog/1.jpg")
+        assert last.endswith("that cannot be decoded: dog/1")
 
 
 def test_corrupt_writes_the_tree_and_goes_on(run_data, tmp_path):

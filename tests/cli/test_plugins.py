@@ -73,7 +73,7 @@ def test_a_plugin_that_cannot_be_used_is_refused_in_one_sentence(mine, content, 
     [
         "    def notes(self, source):\n        raise KeyError('rank')",
         "    def notes(self, source):\n        return {'rank': source.mean}",
-        "    def adapts(self, source):\n        raise SystemExit(0)",
+        "    def adapted_tensors(self, source):\n        raise SystemExit(0)",
         "    def predict(self, source, state, inputs):\n        raise SystemExit(0)\n"
         "    def adapt(self, source, state, inputs):\n        return Adapted(state)",
     ],
@@ -82,7 +82,7 @@ def test_a_plugin_that_breaks_fails_alone(mine, more):
     done = mine(text(more=more), "--method", "source")
     assert done.code == 1, done.err
     manifests = [json.loads(path.read_text()) for path in Path("runs").glob("cells/*/manifest.json")]
-    assert {one["spec"]["method"]: one["status"] for one in manifests} == {
+    assert {one["cell"]["method"]: one["status"] for one in manifests} == {
         "mine": "failed",
         "source": "complete",
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tta_bench.cli import progress
-from tta_bench.cli.progress import ConsoleReporter
 from tta_bench.engine.session import Session
+from tta_bench.reports import progress
+from tta_bench.reports.progress import ConsoleReporter
 
 RUN = ("run", "--method", "source", "--dataset", "pocket", "--limit", "8")
 
@@ -37,7 +37,7 @@ def test_an_interrupted_run_says_how_to_go_on(tta_bench, tmp_path, monkeypatch):
     done = tta_bench(*RUN, "--output", tmp_path / "runs")
     assert done.code == 130
     assert done.err.startswith(
-        "tta-bench: interrupted; the same command with --resume goes on from here, but begins"
+        "tta-bench: interrupted; the same command with --resume continues from here, but starts"
     )
     assert done.err.count("\n") == 1
 

@@ -29,8 +29,8 @@ def facts(folder):
     store, frame = Store(str(folder)).open(create=False), read_frame(str(folder))
     found = {}
     for manifest in store.manifests():
-        rows = frame[frame["cell"] == manifest.cell].sort_values("position")
-        found[manifest.spec["method"]] = (manifest.columns["prompts"], rows)
+        rows = frame[frame["cell"] == manifest.id].sort_values("position")
+        found[manifest.cell.method] = (manifest.protocol.prompts, rows)
     return found
 
 

@@ -87,7 +87,7 @@ def test_a_plugin_that_raises_fails_its_cells_alone(tta_bench, tmp_path):
     assert done.code == 1
     assert "third step" in done.out
     manifests = [json.loads(one.read_text()) for one in folder.glob("cells/*/manifest.json")]
-    statuses = {manifest["spec"]["method"]: manifest["status"] for manifest in manifests}
+    statuses = {manifest["cell"]["method"]: manifest["status"] for manifest in manifests}
     assert statuses == {"faulty": "failed", "source": "complete"}
     failed = next(manifest for manifest in manifests if manifest["status"] == "failed")
     assert "RuntimeError: third step" in failed["error"]
@@ -101,7 +101,7 @@ def test_a_configuration_file_gives_options_and_the_command_line_wins(tta_bench,
     assert done.code == 0
     manifest = json.loads(next(tmp_path.glob("runs/cells/*/manifest.json")).read_text())
     assert manifest["images"] == 12
-    assert manifest["spec"]["batch_size"] == 7
+    assert manifest["cell"]["batch_size"] == 7
 
 
 def test_a_dry_run_names_the_cells_and_writes_nothing(tta_bench, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_real_images_run_without_a_download_on_their_own_network(tta_bench, tmp_
     )
     assert done.code == 0, done.err
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("cells/*/manifest.json")]
-    assert {manifest["spec"]["model"] for manifest in manifests} == {"pocket-fashion-bn"}
+    assert {manifest["cell"]["model"] for manifest in manifests} == {"pocket-fashion-bn"}
     assert not any(manifest["notes"]["demonstration"] for manifest in manifests)
     assert "nothing about photographs" not in done.out
 

@@ -6,11 +6,10 @@ import json
 import pytest
 
 from tta_bench import registry
-from tta_bench.config import Options, merged
 from tta_bench.engine.planning import plan
 from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.hyperparameters import method_class
-from tta_bench.spec import RunSpec
+from tta_bench.spec import Request, SuiteUse, merged
 from tta_bench.suites import Suite, load_suite, suite_names, within
 
 ONLINE = {
@@ -23,7 +22,7 @@ ONLINE = {
 def manifests(folder):
     """Return the manifests of a run folder by method."""
     found = [json.loads(path.read_text()) for path in folder.glob("cells/*/manifest.json")]
-    return {manifest["spec"]["method"]: manifest for manifest in found}
+    return {manifest["cell"]["method"]: manifest for manifest in found}
 
 
 @pytest.mark.parametrize("name", suite_names())
@@ -31,11 +30,10 @@ def test_every_suite_names_what_is_installed(name):
     suite = load_suite(name)
     assert suite.name == name
     assert suite.version >= 1
-    for method in suite.options.methods:
-        cls = method_class(method)
-        preset = (suite.options.presets or {}).get(method)
-        assert preset is None or preset in cls.presets
-    assert set(suite.options.presets or {}) <= set(suite.options.methods)
+    for method in suite.options["methods"]:
+        preset = suite.options.get("presets", {}).get(method)
+        assert preset is None or preset in method_class(method).presets
+    assert set(suite.options.get("presets", {})) <= set(suite.options["methods"])
 
 
 def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, tmp_path):
@@ -46,20 +44,20 @@ def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, 
     assert "15 corruptions at severity 5; first-200 images per shift" in said
     assert "tent on pocket-bn: reset per shift, 64 images at a time" in said
     assert "memo on pocket-bn: reset per image, 64 images at a time" in said
-    assert set(load_suite("pocket-online").options.methods) == ONLINE
+    assert set(load_suite("pocket-online").options["methods"]) == ONLINE
     assert set(registry.registered("methods")) >= ONLINE
     assert not (tmp_path / "runs").exists()
 
 
 def test_pocket_fashion_puts_the_same_methods_on_one_network_and_real_images(tta_bench, tmp_path):
     suite, online = load_suite("pocket-fashion"), load_suite("pocket-online")
-    assert suite.options.methods == online.options.methods
-    assert suite.options.presets == online.options.presets
+    assert suite.options["methods"] == online.options["methods"]
+    assert suite.options["presets"] == online.options["presets"]
     done = tta_bench("run", "--suite", "pocket-fashion", "--dry-run", "--output", tmp_path / "runs")
     assert done.code == 0, done.err
     said = " ".join(done.out.split())
     assert (
-        f"{15 * len(suite.options.methods)} cells; 15 corruptions at severity 5; first-500 images per shift"
+        f"{15 * len(suite.options['methods'])} cells; 15 corruptions at severity 5; first-500 images per shift"
         in said
     )
     assert "sar on pocket-fashion-bn: reset per shift, 64 images at a time" in said
@@ -72,16 +70,16 @@ def test_a_part_of_the_suite_runs_and_says_what_was_changed(tta_bench, tmp_path)
     assert done.code == 0, done.err
     found = manifests(tmp_path)
     assert set(found) == {"source", "tent", "santa"}
-    assert found["santa"]["spec"]["preset"] == "pocket"
-    assert found["santa"]["spec"]["hyperparameters"]["samples"] == 512
-    assert found["tent"]["spec"]["preset"] == ""
-    assert found["tent"]["spec"]["hyperparameters"]["lr"] == 0.002
+    assert found["santa"]["cell"]["preset"] == "pocket"
+    assert found["santa"]["cell"]["hyperparameters"]["samples"] == 512
+    assert found["tent"]["cell"]["preset"] == ""
+    assert found["tent"]["cell"]["hyperparameters"]["lr"] == 0.002
     for manifest in found.values():
         assert manifest["status"] == "complete"
         assert manifest["images"] == 12
-        assert manifest["spec"]["shifts"] == ["pocket-c:fog:5"]
-        assert manifest["spec"]["batch_size"] == 64
-        assert manifest["notes"]["suite"] == {
+        assert manifest["cell"]["shifts"] == ["pocket-c:fog:5"]
+        assert manifest["cell"]["batch_size"] == 64
+        assert manifest["cell"]["suite"] == {
             "name": "pocket-online",
             "version": load_suite("pocket-online").version,
             "changed": ["corruptions", "limit", "methods", "settings"],
@@ -91,7 +89,7 @@ def test_a_part_of_the_suite_runs_and_says_what_was_changed(tta_bench, tmp_path)
 def test_a_run_without_a_suite_names_none(tta_bench, tmp_path):
     done = tta_bench("run", "--method", "source", "--dataset", "pocket", "--limit", 4, "--output", tmp_path)
     assert done.code == 0, done.err
-    assert "suite" not in manifests(tmp_path)["source"]["notes"]
+    assert manifests(tmp_path)["source"]["cell"]["suite"] is None
 
 
 def test_an_unknown_suite_is_answered_with_near_names(tta_bench):
@@ -109,25 +107,26 @@ def test_suites_are_listed_with_their_versions(tta_bench):
 
 
 def test_what_is_given_wins_over_the_suite():
-    given = {"methods": ["rmt"], "subset": "seeded-8", "batch_size": 16, "settings": ["lr=0.5"]}
-    options = within("pocket-online", given)
+    given = {"methods": ["rmt"], "subset": "seeded-8", "batch_size": 16, "settings": ("lr=0.5",)}
+    options, use = within("pocket-online", given)
+    assert use == SuiteUse("pocket-online", load_suite("pocket-online").version, tuple(sorted(given)))
     assert options["subset"] == "seeded-8"
     assert "limit" not in options
     assert options["batch_size"] == 16
     assert options["presets"] == {"rmt": "pocket"}
-    assert "presets" not in within("pocket-online", {"preset": "cifar10-c"})
+    assert "presets" not in within("pocket-online", {"preset": "cifar10-c"})[0]
 
 
 def test_settings_and_presets_follow_their_methods():
-    options = Options(
-        methods=["tent", "rmt"],
-        settings=["tent.lr=1", "rmt.lr=2", "weight_decay=3"],
-        presets={"rmt": "pocket", "tent": "cifar10-c"},
-    )
+    options = {
+        "methods": ("tent", "rmt"),
+        "settings": ("tent.lr=1", "rmt.lr=2", "weight_decay=3"),
+        "presets": {"rmt": "pocket", "tent": "cifar10-c"},
+    }
     suite = Suite(name="two", version=1, title="Two methods", options=options)
-    assert suite.options_for(None)["settings"] == options.settings
+    assert suite.options_for(None)["settings"] == options["settings"]
     chosen = suite.options_for(["tent"])
-    assert chosen["settings"] == ["tent.lr=1", "weight_decay=3"]
+    assert chosen["settings"] == ("tent.lr=1", "weight_decay=3")
     assert chosen["presets"] == {"tent": "cifar10-c"}
 
 
@@ -141,13 +140,14 @@ def test_later_options_win_and_synonyms_replace_each_other():
 
 
 def test_presets_of_single_methods_stand_beside_the_common_one(tta_bench, tmp_path):
-    spec = RunSpec(("tent", "rmt"), ("pocket",), preset="cifar10-c", presets={"rmt": "pocket"})
-    assert {cell.name: cell.preset for cell in plan(spec)} == {"tent": "cifar10-c", "rmt": "pocket"}
-    assert {cell.name: getattr(cell.method, "samples", None) for cell in plan(spec)}["rmt"] == 512
+    cells = plan(Request(("tent", "rmt"), ("pocket",), preset="cifar10-c", presets={"rmt": "pocket"}))
+    assert {cell.method: cell.preset for cell in cells} == {"tent": "cifar10-c", "rmt": "pocket"}
+    assert {cell.method: cell.hyperparameters.get("samples") for cell in cells}["rmt"] == 512
     with pytest.raises(UnknownNameError, match="did you mean 'tent'"):
-        plan(RunSpec(("tent",), ("pocket",), presets={"tnet": "cifar10-c"}))
+        plan(Request(("tent",), ("pocket",), presets={"tnet": "cifar10-c"}))
     config = tmp_path / "two.yaml"
     config.write_text("methods: [tent]\ndatasets: [pocket]\npresets: {tent: 3}\n")
     done = tta_bench("run", "--config", config)
     assert done.code == 2
-    assert "option presets.tent in" in done.err
+    assert "option presets in" in done.err
+    assert "must be a name, got 3" in done.err

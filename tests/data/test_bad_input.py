@@ -11,7 +11,7 @@ import pytest
 from tta_bench.data.acquire.prepare import get
 from tta_bench.data.catalogue.families import folder, wds
 from tta_bench.data.corruptions import Options, corrupt_folder
-from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.dataset import OpenRequest, find_dataset
 from tta_bench.data.images import files as pictures
 from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.stream import choose
@@ -22,12 +22,12 @@ from .trees import CATALOGUE, TREES, paint, plant, plant_arrays
 
 
 def open_shift(name, shift):
-    return CATALOGUE[name].open(Opening(shift, options={"workers": 0}))
+    return CATALOGUE[name].open(OpenRequest(shift, options={"workers": 0}))
 
 
 def open_folder(path):
     dataset, _ = folder(str(path))
-    return dataset.open(Opening(dataset.shifts()[0], options={"workers": 0}))
+    return dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 0}))
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_folder_with_the_name_of_a_shard_is_passed_over(tmp_path):
         wds(str(tmp_path))
     write_shard(tmp_path / "a.tar", [("0.jpg", jpeg(0)), ("0.cls", b"1")])
     dataset, _ = wds(str(tmp_path))
-    assert len(dataset.open(Opening(dataset.shifts()[0]))) == 1
+    assert len(dataset.open(OpenRequest(dataset.shifts()[0]))) == 1
 
 
 @pytest.mark.parametrize("label", ["²", "-1", "1.0"])
@@ -130,7 +130,7 @@ def test_a_shards_label_that_is_no_number_is_refused(tmp_path, label):
     write_shard(tmp_path / "a.tar", [("0.jpg", jpeg(0)), ("0.cls", label.encode())])
     dataset, _ = wds(str(tmp_path))
     with pytest.raises(BadInputError, match="must have a label from 0 to 1"):
-        dataset.open(Opening(dataset.shifts()[0]))
+        dataset.open(OpenRequest(dataset.shifts()[0]))
 
 
 def test_class_names_that_are_not_utf8_are_refused(tmp_path):

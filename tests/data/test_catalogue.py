@@ -148,12 +148,12 @@ def test_prompt_sets_replace_the_templates():
 
 
 def test_unknown_data_options_are_refused(data):
-    from tta_bench.data.dataset import Opening
+    from tta_bench.data.dataset import OpenRequest
 
     with pytest.raises(UnknownNameError, match="did you mean 'workers'"):
-        CATALOGUE["pacs"].open(Opening(Shift("pacs", "sketch"), options={"worker": 2}))
-    with pytest.raises(BadInputError, match="--workers must be 0 or more"):
-        CATALOGUE["pacs"].open(Opening(Shift("pacs", "sketch"), options={"workers": -1}))
+        CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"worker": 2}))
+    with pytest.raises(BadInputError, match="workers must be 0 or more"):
+        CATALOGUE["pacs"].open(OpenRequest(Shift("pacs", "sketch"), options={"workers": -1}))
 
 
 def test_declarations_import_neither_torch_nor_numpy():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tta_bench.data.catalogue.families import folder, wds
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import OpenRequest, Shift
 from tta_bench.data.images import contents
 from tta_bench.data.images.bad import unreadable
 from tta_bench.data.images.contents import file_sums
@@ -36,11 +36,11 @@ def pictures(tmp_path):
 def folder_hash(path, rest="", **options):
     dataset, _ = folder(f"{path}{rest}")
     shift = dataset.shifts(("frost",), (3,))[0] if rest else dataset.shifts()[0]
-    return dataset.open(Opening(shift, options={"workers": 0, **options})).data_hash
+    return dataset.open(OpenRequest(shift, options={"workers": 0, **options})).data_hash
 
 
 def pocket_hash(corruption, **options):
-    return open_pocket(Opening(Shift("pocket-c", corruption, 3), options=options)).data_hash
+    return open_pocket(OpenRequest(Shift("pocket-c", corruption, 3), options=options)).data_hash
 
 
 def test_every_option_changes_the_hash_of_pocket_images(tmp_path):
@@ -79,7 +79,7 @@ def test_the_hash_does_not_depend_on_the_place_or_the_time(pictures, tmp_path):
 def test_another_picture_in_an_archive_changes_the_hash(tmp_path):
     def shard_hash():
         dataset, _ = wds(str(tmp_path / "a.tar"))
-        return dataset.open(Opening(dataset.shifts()[0])).data_hash
+        return dataset.open(OpenRequest(dataset.shifts()[0])).data_hash
 
     (tmp_path / "classnames.txt").write_text("ant\nbee\n", encoding="utf-8")
     whole = jpeg(0)

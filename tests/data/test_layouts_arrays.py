@@ -8,7 +8,7 @@ import pytest
 
 from tta_bench.data.acquire.check import check
 from tta_bench.data.catalogue.declare import files_of
-from tta_bench.data.dataset import Opening
+from tta_bench.data.dataset import OpenRequest
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 
@@ -19,7 +19,7 @@ AS_IS = Preprocess((32, 32))
 
 
 def open_shift(name, shift):
-    return CATALOGUE[name].open(Opening(shift))
+    return CATALOGUE[name].open(OpenRequest(shift))
 
 
 @pytest.mark.parametrize("name", NAMES)

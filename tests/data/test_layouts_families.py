@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tta_bench.data.catalogue.families import folder, hf, wds
-from tta_bench.data.dataset import Opening
+from tta_bench.data.dataset import OpenRequest
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts import hub
 from tta_bench.errors import BadInputError
@@ -41,7 +41,7 @@ def test_folder_splits_its_path_from_the_shift(tmp_path, rest):
     dataset, shift = folder(f"{path}{rest}")
     assert shift == rest[1:]
     assert dataset.class_names == ("Zebra", "ant", "big cat")
-    images = dataset.open(Opening(dataset.shifts(("fog",) if rest else ())[0], options={"workers": 0}))
+    images = dataset.open(OpenRequest(dataset.shifts(("fog",) if rest else ())[0], options={"workers": 0}))
     assert images.ids == [
         f"{name}/{deep}{name}" for deep in ("", "deep/") for name in ("Zebra", "ant", "big_cat")
     ]
@@ -78,7 +78,7 @@ def test_shards_are_read_in_place_and_in_order(tmp_path, picture):
     (tmp_path / "classnames.txt").write_text("ant\nbee\ncat\n", encoding="utf-8")
     dataset, shift = wds(str(tmp_path / "test"))
     assert (dataset.class_names, shift) == (("ant", "bee", "cat"), "")
-    images = dataset.open(Opening(dataset.shifts()[0], options={"workers": 0}))
+    images = dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 0}))
     assert images.labels.tolist() == [0, 1, 2, 2]
     assert images.ids[:3] == ["serial_00000/001", "serial_00001/000", "serial_00000/000"]
     check_pixels(images)
@@ -95,13 +95,13 @@ def test_bad_shards_are_named(tmp_path):
     names.write_text("ant\nbee\n", encoding="utf-8")
     dataset, _ = wds(str(tmp_path))
     with pytest.raises(BadInputError, match=r"0\.jpg must have a label from 0 to 1 .* got 7"):
-        dataset.open(Opening(dataset.shifts()[0]))
+        dataset.open(OpenRequest(dataset.shifts()[0]))
     write_shard(shard, [("0.jpg", jpeg(0))])
     with pytest.raises(BadInputError, match="got nothing"):
-        dataset.open(Opening(dataset.shifts()[0]))
+        dataset.open(OpenRequest(dataset.shifts()[0]))
     write_shard(shard, [("0.jpg", jpeg(0)), ("0.cls", b"1")], "w:gz")
     with pytest.raises(BadInputError, match="uncompressed"):
-        dataset.open(Opening(dataset.shifts()[0]))
+        dataset.open(OpenRequest(dataset.shifts()[0]))
 
 
 class ClassLabel:
@@ -158,7 +158,7 @@ def test_hub_datasets_give_their_pictures(monkeypatch):
     dataset, shift = hf("org/name:validation:fog:3")
     assert (dataset.name, dataset.class_names, shift) == ("hf:org/name:validation", ClassLabel.names, "fog:3")
     dataset, shift = hf("org/name:validation")
-    images = dataset.open(Opening(dataset.shifts()[0], options={"workers": 0}))
+    images = dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 0}))
     assert images.labels.tolist() == [0, 1, 2, 2]
     assert images.ids == ["validation/2", "validation/3", "validation/0", "validation/1"]
     check_pixels(images)
@@ -170,7 +170,7 @@ def test_a_hub_label_that_is_no_class_is_refused(monkeypatch, label):
     monkeypatch.setattr(FakeRows, "labels", (0, label, 1))
     dataset, _ = hf("org/name:validation")
     with pytest.raises(BadInputError, match=r"'validation/1' must have a whole number from 0 to 2 .*, got"):
-        dataset.open(Opening(dataset.shifts()[0]))
+        dataset.open(OpenRequest(dataset.shifts()[0]))
 
 
 def test_hub_errors_are_sentences(monkeypatch):

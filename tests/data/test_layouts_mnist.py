@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tta_bench.data.acquire.check import check
 from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.corruptions import corrupt
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import OpenRequest, Shift
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.idx import read_idx, write_idx
 from tta_bench.errors import BadInputError, UnknownNameError
@@ -46,7 +46,7 @@ def plant(folder, images, labels=LABELS, split="t10k", packed=(True, True)):
 
 
 def open_shift(name, *shift, **more):
-    return CATALOGUE[name].open(Opening(Shift(name, *shift), **more))
+    return CATALOGUE[name].open(OpenRequest(Shift(name, *shift), **more))
 
 
 def check_pixels(loaded, images):
@@ -132,7 +132,7 @@ def test_labels_beyond_the_classes_are_refused(data):
 def test_missing_files_name_the_path_and_the_command(name, data):
     shift = CATALOGUE[name].shifts()[0]
     with pytest.raises(BadInputError, match=f"`tta-bench data prepare {name}`") as caught:
-        CATALOGUE[name].open(Opening(shift))
+        CATALOGUE[name].open(OpenRequest(shift))
     assert str(data / files_of(CATALOGUE[name]).folders[0]) in str(caught.value)
 
 
@@ -167,9 +167,10 @@ def test_corruptions_of_fashion_mnist_are_generated_with_the_constants_for_32_pi
 def test_what_generates_is_checked_by_its_clean_files(data):
     plant(data / "FashionMNIST", grey())
     dataset = CATALOGUE["fashion-mnist-c"]
-    findings = list(check(dataset, files_of(dataset), (5,)))
-    assert {finding.survey.images for finding in findings} == {4}
-    assert all(finding.root == data / "FashionMNIST" and finding.problems for finding in findings)
+    (finding,) = check(dataset, files_of(dataset))
+    assert (finding.shift, finding.survey.images) == (Shift("fashion-mnist-c"), 4)
+    assert finding.root == data / "FashionMNIST"
+    assert finding.problems
 
 
 @pytest.mark.parametrize("axis", [(), (1,)])

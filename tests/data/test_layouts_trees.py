@@ -8,7 +8,7 @@ import pytest
 
 from tta_bench.data.acquire.check import check
 from tta_bench.data.catalogue.declare import files_of
-from tta_bench.data.dataset import Opening
+from tta_bench.data.dataset import OpenRequest
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.arrays import ArrayLayout
 from tta_bench.data.layouts.opening import find
@@ -26,7 +26,7 @@ FOLDERS = sorted(set(TREES) - set(LISTED))
 
 
 def open_shift(name, shift, **options):
-    return CATALOGUE[name].open(Opening(shift, options={"workers": 0, **options}))
+    return CATALOGUE[name].open(OpenRequest(shift, options={"workers": 0, **options}))
 
 
 def labels_by_file(images):

@@ -12,7 +12,7 @@ from tta_bench.data.acquire.check import check
 from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.families import folder, wds
 from tta_bench.data.corruptions import corrupt_folder
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import OpenRequest, Shift
 from tta_bench.data.images.files import UnreadableImageError
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.base import image_ids, read_text
@@ -26,7 +26,7 @@ SMALL = Preprocess((32, 32), 36)
 
 
 def opened(dataset, shift=None, **options):
-    return dataset.open(Opening(shift or dataset.shifts()[0], options={"workers": 0, **options}))
+    return dataset.open(OpenRequest(shift or dataset.shifts()[0], options={"workers": 0, **options}))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_refuses_fewer_images_than_the_dataset_has(data):
     images = opened(CATALOGUE["imagenet-a"], tree.shift)
     for subset in ("full", "first-2", "seeded-2"):
         with pytest.raises(
-            BadInputError, match=r"imagenet-a has 7,500 images, but only 3 are there.*allow-incomplete"
+            BadInputError, match=r"imagenet-a has 7,500 images, but only 3 are there.*allow_incomplete=True"
         ):
             choose(images, subset, 0)
 

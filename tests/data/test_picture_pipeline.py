@@ -11,9 +11,9 @@ from PIL import Image
 from tta_bench import __version__
 from tta_bench.data.catalogue.families import folder
 from tta_bench.data.corruptions import Options, corrupt, corrupt_folder
-from tta_bench.data.dataset import Opening, Shift
+from tta_bench.data.dataset import OpenRequest, Shift
 from tta_bench.data.images.files import Paths, UnreadableImageError, decode
-from tta_bench.data.images.prefetch import made_ahead
+from tta_bench.data.images.prefetch import prefetch
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.subsets import robustbench_list
 from tta_bench.data.stream import Part, Stream, choose
@@ -40,7 +40,7 @@ def pictures(tmp_path):
 def open_folder(path, rest="", **options):
     dataset, _ = folder(f"{path}{rest}")
     shift = dataset.shifts(("fog",), (3,))[0] if rest else dataset.shifts()[0]
-    return dataset.open(Opening(shift, options=options))
+    return dataset.open(OpenRequest(shift, options=options))
 
 
 def stream_batches(images, batch_size=5, start=0, seed=0):
@@ -105,12 +105,12 @@ def val_tree(data, count=3):
 
 def open_c(**options):
     shift = Shift("imagenet-c", "contrast", 4)
-    return CATALOGUE["imagenet-c"].open(Opening(shift, options={"workers": 0, **options}))
+    return CATALOGUE["imagenet-c"].open(OpenRequest(shift, options={"workers": 0, **options}))
 
 
 def test_imagenet_c_is_generated_after_resize_256_and_crop_224(data):
     val_tree(data)
-    made, clean = open_c(), CATALOGUE["imagenet"].open(Opening(Shift("imagenet"), options={"workers": 0}))
+    made, clean = open_c(), CATALOGUE["imagenet"].open(OpenRequest(Shift("imagenet"), options={"workers": 0}))
     assert made.ids == clean.ids
     crops = clean.load([0, 1, 2], Preprocess((224, 224), 256))
     expected = corrupt(crops, "contrast", 4, 0, ids=list(clean.ids))
@@ -128,7 +128,7 @@ def test_emulating_the_distributed_files_is_said_and_done(data):
         == "generated from imagenet (elastic=original, emulate_distributed, frost=generated textures)"
     )
     assert emulated.data_hash != plain.data_hash
-    crops = CATALOGUE["imagenet"].open(Opening(Shift("imagenet"), options={"workers": 0}))
+    crops = CATALOGUE["imagenet"].open(OpenRequest(Shift("imagenet"), options={"workers": 0}))
     expected = corrupt(
         crops.load([0], Preprocess((224, 224), 256)), "contrast", 4, 0, ids=[emulated.ids[0]],
         options=Options(emulate_distributed=True, elastic="original"),
@@ -157,7 +157,7 @@ def test_a_picture_that_is_no_crop_is_refused_where_crops_are_kept(data):
 
 def test_what_data_corrupt_wrote_says_where_it_comes_from(data):
     val_tree(data)
-    clean = CATALOGUE["imagenet"].open(Opening(Shift("imagenet"), options={"workers": 0}))
+    clean = CATALOGUE["imagenet"].open(OpenRequest(Shift("imagenet"), options={"workers": 0}))
     corrupt_folder(data / "imagenet" / "val", data / "ImageNet-C", ["contrast"], [4], resize=256, crop=224)
     images = open_c()
     assert images.origin.startswith(f"written by tta-bench data corrupt {__version__} (seed 0, ")
@@ -203,7 +203,7 @@ def spoil(pictures):
 def test_a_bad_image_stops_the_run_and_is_named(pictures, workers):
     spoil(pictures)
     with pytest.raises(
-        UnreadableImageError, match=r"(cat/0|emu/5)\.png cannot be decoded .*--on-bad-image skip"
+        UnreadableImageError, match=r"(cat/0|emu/5)\.png cannot be decoded .*bad_image=.skip."
     ) as caught:
         stream_batches(open_folder(pictures, workers=workers))
     assert "\n" not in str(caught.value)
@@ -247,10 +247,10 @@ def refuse(chunk):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_made_ahead_keeps_order_and_errors(workers):
     chunks = [[0, 1], [2], [4, 5], [6]]
-    assert [made.tolist() for made in made_ahead(refuse, chunks, workers)] == chunks
+    assert [made.tolist() for made in prefetch(refuse, chunks, workers)] == chunks
     with pytest.raises(BadInputError, match=r"^no three$"):
-        list(made_ahead(refuse, [*chunks, [3]], workers))
-    assert list(made_ahead(refuse, [], workers)) == []
+        list(prefetch(refuse, [*chunks, [3]], workers))
+    assert list(prefetch(refuse, [], workers)) == []
 
 
 def five_thousand(data, count=5000):
@@ -265,7 +265,7 @@ def test_the_subset_of_robustbench_is_read_from_its_list(data):
     base.mkdir(parents=True)
     for line in [*lines, "n01440764/ILSVRC2012_val_00049999"]:
         (base / f"{line.partition('/')[2]}.png").touch()
-    images = CATALOGUE["imagenet-c"].open(Opening(Shift("imagenet-c", "fog", 1)))
+    images = CATALOGUE["imagenet-c"].open(OpenRequest(Shift("imagenet-c", "fog", 1)))
     assert len(images) == 5001
     listed = images.subset("robustbench-5k")
     assert [images.ids[position] for position in listed] == lines
@@ -273,7 +273,7 @@ def test_the_subset_of_robustbench_is_read_from_its_list(data):
     assert sorted(chosen.tolist()) == sorted(listed.tolist())
     assert chosen.tolist() != choose(images, "robustbench-5k", 1).tolist()
     (base / "ILSVRC2012_val_00000017.png").unlink()
-    images = CATALOGUE["imagenet-c"].open(Opening(Shift("imagenet-c", "fog", 1)))
+    images = CATALOGUE["imagenet-c"].open(OpenRequest(Shift("imagenet-c", "fog", 1)))
     with pytest.raises(BadInputError, match=r"1 of the 5000 images .*00000017"):
         choose(images, "robustbench-5k", 0)
 
@@ -283,7 +283,7 @@ def test_the_subset_belongs_to_imagenet_alone(data, pictures):
         choose(open_folder(pictures, workers=0), "robustbench-5k", 0)
     five_thousand(data, 4999)
     val_tree(data)
-    images = CATALOGUE["imagenet"].open(Opening(Shift("imagenet")))
+    images = CATALOGUE["imagenet"].open(OpenRequest(Shift("imagenet")))
     with pytest.raises(BadInputError, match="must name 5000 images, got 4999"):
         images.subset("robustbench-5k")
 

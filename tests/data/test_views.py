@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as TF
 from tta_bench import augment
 from tta_bench.data.images import views
 from tta_bench.data.images.distortions import FILLING, OPERATIONS, distort
+from tta_bench.data.images.mixing import mixing
 from tta_bench.errors import UnknownNameError
 
 KINDS = ("crop", "augmix")
@@ -26,11 +27,11 @@ def numbers(kind, count, ids):
     return torch.stack([views.view_numbers(kind, count, torch.Generator().manual_seed(i)) for i in ids])
 
 
-@pytest.mark.parametrize("size", [(32, 32), (48, 48), (60, 44)])
+@pytest.mark.parametrize("size", [(32, 32), (60, 44)])
 def test_crops_are_those_of_torchvision(size):
     images = smooth(6, *size) / 255
     drawn = views.view_numbers("crop", 7, torch.Generator().manual_seed(1))
-    boxes = torch.stack(augment._boxes(drawn, *size, views.AREA, augment.RATIO), dim=1).long().tolist()
+    boxes = torch.stack(augment.crop_boxes(drawn, *size, views.AREA, augment.RATIO), dim=1).long().tolist()
     found = views.resized_crops(images, drawn)
     for image, box, number, crop in zip(images, boxes, drawn, found, strict=True):
         expected = TF.resized_crop(image, *box, list(size), antialias=True)
@@ -40,7 +41,7 @@ def test_crops_are_those_of_torchvision(size):
 
 def test_the_areas_and_ratios_of_crops_are_the_published_ones():
     drawn = views.view_numbers("crop", 20_001, torch.Generator().manual_seed(0))
-    top, left, rows, columns = augment._boxes(drawn, 224, 224, views.AREA, augment.RATIO)
+    top, left, rows, columns = augment.crop_boxes(drawn, 224, 224, views.AREA, augment.RATIO)
     assert ((top >= 0) & (left >= 0) & (top + rows <= 224) & (left + columns <= 224)).all()
     area, ratio = rows * columns / 224**2, columns / rows
     assert 0.075 < area.min() < 0.09
@@ -52,7 +53,9 @@ def test_the_areas_and_ratios_of_crops_are_the_published_ones():
 
 def test_where_no_crop_fits_it_is_the_middle():
     drawn = torch.full((1, views.CROP_NUMBERS), 0.999)
-    top, left, rows, columns = (float(v) for v in augment._boxes(drawn, 40, 100, views.AREA, augment.RATIO))
+    top, left, rows, columns = (
+        float(v) for v in augment.crop_boxes(drawn, 40, 100, views.AREA, augment.RATIO)
+    )
     assert (rows, columns) == (40, 53)
     assert (top, left) == (0, 23)
 
@@ -159,3 +162,50 @@ def test_the_mix_is_a_mean_of_base_and_chains():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UnknownNameError, match="augmix"):
         views.view_numbers("augmax", 3, torch.Generator())
+
+
+@pytest.mark.parametrize(("kind", "size"), [("crop", 32), ("crop", 80), ("augmix", 32), ("augmix", 80)])
+def test_views_are_those_of_the_published_recipe(kind, size):
+    images = smooth(2, size, size) / 255
+    drawn = numbers(kind, 9, range(2))
+    ours, theirs = (
+        views.make_views(images, drawn, kind, recipe=recipe) for recipe in ("device", "reference")
+    )
+    away = (ours - theirs).abs() * 255
+    if kind == "crop":
+        assert away.max() < 1.01, "a crop differs by rounding alone"
+    assert away.mean() < 0.3
+    assert (away > 1.5).float().mean() < 0.01, "an equalisation spreads a rounding over few pixels"
+    assert torch.equal(theirs[:, 0], images)
+
+
+def test_large_images_are_viewed_alike_one_by_one_and_in_blocks():
+    images = smooth(2, 72, 100) / 255
+    drawn = numbers("crop", 9, range(2))
+    blocks = views._at_once(images, drawn, views.resized_crops)
+    assert ((views.make_views(images, drawn, "crop") - blocks).abs() * 255).max() < 1.01
+    double = views.make_views(images.double(), drawn, "crop")
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double, views.make_views(images, drawn, "crop").double(), atol=1e-6, rtol=0)
+
+
+def test_the_mix_has_the_published_distribution():
+    plan = mixing(torch.rand(20_000, 34, generator=torch.Generator().manual_seed(0)))
+    for found, mean, variance in ((plan.share, 1 / 2, 1 / 12), (plan.weight, 1 / 3, 1 / 18)):
+        assert abs(found.mean() - mean) < 0.005
+        assert abs(found.var() - variance) < 0.003
+    torch.testing.assert_close(plan.weight.sum(1), torch.ones(len(plan.weight)))
+    for values, count in ((plan.length, 3), (plan.operation, len(OPERATIONS))):
+        shares = torch.bincount(values.flatten(), minlength=count) / values.numel()
+        assert len(shares) == count
+        assert (shares - 1 / count).abs().max() < 0.005
+    assert abs(plan.mirrored.float().mean() - 0.5) < 0.005
+
+
+def test_a_mix_of_one_undistorted_chain_is_the_crop():
+    images = smooth(1, 80, 80) / 255
+    drawn = numbers("augmix", 4, [0])
+    drawn[..., views.CROP_NUMBERS] = 1.0  # the share of the crop itself
+    mixed = views.make_views(images, drawn, "augmix")
+    crops = views.make_views(images, drawn[..., : views.CROP_NUMBERS], "crop")
+    torch.testing.assert_close(mixed, crops, atol=1e-6, rtol=0)

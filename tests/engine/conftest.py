@@ -3,12 +3,12 @@
 
 import pytest
 
-from tta_bench.engine import session
+from tta_bench.engine import objects
 from tta_bench.testing import tiny_source
 
 
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch):
     monkeypatch.setattr(
-        session, "load_model", lambda *args, **kwargs: tiny_source(classes=5, size=(3, 16, 16))
+        objects, "load_model", lambda *args, **kwargs: tiny_source(classes=5, size=(3, 16, 16))
     )

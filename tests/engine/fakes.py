@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from tta_bench.data.dataset import Dataset, Shift
-from tta_bench.engine.planning import CellPlan
+from tta_bench.engine.live import Entry, Live
+from tta_bench.engine.objects import Objects
 from tta_bench.engine.session import Session
+from tta_bench.hyperparameters import as_dict, source_hash
 from tta_bench.method import Adapted, Card, Method
-from tta_bench.spec import RunSpec
+from tta_bench.spec import Cell, Manifest
 
 FOG, SNOW = Shift("noise", "fog", 5), Shift("noise", "snow", 5)
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
@@ -150,32 +152,29 @@ class ListWriter:
 class ListStore:
     """Cells in dictionaries; satisfies the engine's port."""
 
-    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
     writers: dict[str, ListWriter] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     die_after: int | None = None
-
-    def status(self, cell):
-        return self.manifests.get(cell, {}).get("status")
 
     def rows_done(self, cell):
         return sum(len(batch["image_id"]) for batch in self.writers[cell].batches)
 
     def begin(self, manifest, *, resume):
-        old = self.writers.get(manifest["cell"])
+        old = self.writers.get(manifest.id)
         batches = old.batches if resume and old else []
-        self.writers[manifest["cell"]] = ListWriter(batches, self.die_after)
-        self.manifests[manifest["cell"]] = dict(manifest)
-        return self.writers[manifest["cell"]]
+        self.writers[manifest.id] = ListWriter(batches, self.die_after)
+        self.manifests[manifest.id] = manifest
+        return self.writers[manifest.id]
 
-    def noted(self, cell):
-        return self.manifests.get(cell, {})
+    def manifest(self, cell):
+        return self.manifests.get(cell)
 
     def note(self, manifest):
-        self.manifests[manifest["cell"]] = dict(manifest)
+        self.manifests[manifest.id] = manifest
 
     def finish(self, writer, manifest):
-        self.manifests[manifest["cell"]] = dict(manifest)
+        self.manifests[manifest.id] = manifest
 
     def scores(self, key):
         return self.kept.get(key)
@@ -202,24 +201,33 @@ class Silent:
         self.ended.append((label, status, detail))
 
 
-def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake", dataset=NOISE):
-    return CellPlan(
-        name=name,
-        method=method,
-        preset="",
-        model="tiny",
-        dataset=dataset,
-        shifts=tuple(shifts),
-        subset="full",
-        batch_size=batch_size,
-        reset=reset or method.card.reset,
-        seed=seed,
-    )
+LIVE = Live()
+
+
+def cell(method, shifts=(FOG,), *, batch_size=8, seed=0, reset=None, name="fake", dataset=NOISE, **changes):
+    """A cell whose method and dataset are objects of this process."""
+    hashes = {"method": repr(method), "dataset": f"{dataset.name} {id(dataset)}"}
+    for kind, value in (("method", method), ("dataset", dataset)):
+        LIVE.entries[kind, hashes[kind]] = Entry(name, value, hashes[kind])
+    facts = {
+        "method": name,
+        "hyperparameters": as_dict(method),
+        "method_hash": source_hash(type(method)),
+        "model": "tiny",
+        "dataset": dataset.name,
+        "shifts": tuple(map(str, shifts)),
+        "subset": "full",
+        "batch_size": batch_size,
+        "reset": reset or method.card.reset,
+        "seed": seed,
+        "scenario": "iid" if len(shifts) == 1 else "sequence",
+        "in_process": hashes,
+    }
+    return Cell(**facts | changes)
 
 
 def run(cells, store=None, *, memory=False, **options):
     store = store or ListStore()
     reporter = Silent()
-    spec = RunSpec(methods=("fake",), datasets=("noise",))
-    ended = Session(spec, store, reporter, probe_memory=memory, **options).run(cells)
+    ended = Session(store, reporter, Objects(LIVE), probe_memory=memory, **options).run(cells)
     return store, ended, reporter

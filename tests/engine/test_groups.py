@@ -47,8 +47,8 @@ def test_groups_change_no_number(method, monkeypatch):
     one, other = (store.writers[ended[0].cell].column("confidence") for store in (whole, parts))
     torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
     assert [
-        parts.manifests[again[0].cell]["images_at_once"],
-        whole.manifests[ended[0].cell]["images_at_once"],
+        parts.manifests[again[0].cell].outcome.images_at_once,
+        whole.manifests[ended[0].cell].outcome.images_at_once,
     ] == [3, 8]
 
 
@@ -56,13 +56,13 @@ def test_a_small_machine_adapts_to_one_image_after_another(monkeypatch):
     with_memory(monkeypatch, 2**10)
     store, ended, _ = run([cell(Tent(), reset="image")])
     assert ended[0].status == "complete"
-    assert store.manifests[ended[0].cell]["images_at_once"] == 1
+    assert store.manifests[ended[0].cell].outcome.images_at_once == 1
 
 
 def test_a_batch_that_is_not_episodic_is_never_parted(monkeypatch):
     with_memory(monkeypatch, 2**10)
     store, ended, _ = run([cell(fakes.Counter())])
-    assert store.manifests[ended[0].cell]["images_at_once"] is None
+    assert store.manifests[ended[0].cell].outcome.images_at_once is None
 
 
 def test_memory_is_that_of_the_control_group_where_it_is_less(monkeypatch, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tta_bench.data.images.preprocess import Preprocess
-from tta_bench.engine import session
+from tta_bench.engine import objects
 from tta_bench.engine.rows import score_columns
 from tta_bench.errors import StoreError
 from tta_bench.method import Adapted
@@ -38,10 +38,25 @@ def test_rows_join_labels_scores_and_clocks():
     assert writer.column("warmup") == [index < 8 for index in range(len(images))]
 
 
-def test_float32_is_float32_in_convolutions_too(monkeypatch):
+@dataclass(frozen=True)
+class Settings(fakes.Same):
+    """Fail unless float32 is float32 in convolutions too, and change settings of torch."""
+
+    def adapt(self, source, state, inputs):
+        assert not torch.backends.cudnn.allow_tf32
+        torch.set_default_dtype(torch.float64)
+        torch.manual_seed(3)
+        return super().adapt(source, state, inputs)
+
+
+def test_a_run_leaves_the_settings_of_torch_as_they_were(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    run([cell(fakes.Same())])
-    assert not torch.backends.cudnn.allow_tf32
+    random = torch.get_rng_state()
+    _, ended, _ = run([cell(Settings())])
+    assert ended[0].status == "complete"
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_the_second_run_computes_nothing():
@@ -102,8 +117,8 @@ def test_a_method_that_raises_fails_its_cell_and_no_other():
     store, ended, reporter = run([cell(fakes.Faulty(), [FOG]), cell(fakes.Counter(), [FOG])])
     assert [one.status for one in ended] == ["failed", "complete"]
     manifest = store.manifests[ended[0].cell]
-    assert "RuntimeError: the plug-in broke" in manifest["error"]
-    assert "fakes.py" in manifest["error"]
+    assert "RuntimeError: the plug-in broke" in manifest.error
+    assert "fakes.py" in manifest.error
     assert len(store.writers[ended[0].cell].column("prediction")) == 16
     assert reporter.ended[0][2] == "RuntimeError: the plug-in broke"
 
@@ -121,7 +136,7 @@ def test_a_killed_cell_resumes_to_the_same_rows(method):
     store = fakes.ListStore(die_after=2)
     with pytest.raises(KeyboardInterrupt):
         run([cell(method)], store)
-    assert store.status(ended[0].cell) == "running"
+    assert store.manifests[ended[0].cell].status == "running"
     store.die_after = None
     _, _, reporter = run([cell(method)], store, resume=True)
     assert reporter.images == (37 - 16 if method.card.reset == "image" else 37)
@@ -147,15 +162,15 @@ def test_memory_is_probed_on_the_first_step_after_warmup_and_on_the_last():
 def test_the_manifest_tells_the_protocol_and_the_machine():
     store, ended, _ = run([cell(fakes.Counter(), batch_size=5)])
     manifest = store.manifests[ended[0].cell]
-    comparable, columns = manifest["protocol"]["comparable"], manifest["protocol"]["columns"]
-    assert comparable["images_used"] == comparable["images_available"] == 37
-    assert comparable["severity"] == [5]
-    assert columns["batch_size"] == 5
-    assert columns["reset"] == "shift"
-    assert manifest["machine"]["threads"] == torch.get_num_threads()
-    assert manifest["versions"]["torch"] == version("torch")
-    assert manifest["init_ms"] >= 0
-    assert manifest["peak_rss_mib"] > 10
+    protocol = manifest.protocol
+    assert protocol.images_used == protocol.images_available == 37
+    assert protocol.severity == (5,)
+    assert protocol.batch_size == 5
+    assert protocol.reset == "shift"
+    assert manifest.machine.threads == torch.get_num_threads()
+    assert manifest.versions["torch"] == version("torch")
+    assert manifest.outcome.init_ms >= 0
+    assert manifest.outcome.peak_rss_mib > 10
 
 
 @pytest.mark.parametrize("change", ["name", "preprocess", "mean", "std"])
@@ -169,7 +184,7 @@ def test_models_that_see_images_otherwise_share_neither_scores_nor_cells(monkeyp
         "std": other.std * 2,
     }
     setattr(other, change, value[change])
-    monkeypatch.setattr(session, "load_model", lambda *args, **kwargs: other)
+    monkeypatch.setattr(objects, "load_model", lambda *args, **kwargs: other)
     plan = replace(cell(fakes.Counter()), model="quick" if change == "name" else "tiny")
     _, again, _ = run([plan], store)
     assert again[0].cell != ended[0].cell
@@ -200,14 +215,15 @@ def test_what_a_cell_noted_outlives_its_interruption(monkeypatch, whole):
         patch.setattr(killed, "finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run([cell(Collapsing())], killed)
-    assert killed.manifests[name]["status"] == "running"
-    killed.manifests[name]["absolute_peak_mib"] = 12.5
+    noted = killed.manifests[name]
+    assert noted.status == "running"
+    killed.manifests[name] = replace(noted, outcome=replace(noted.outcome, absolute_peak_mib=12.5))
     killed.die_after = None
     _, again, reporter = run([cell(Collapsing())], killed, resume=True)
     assert reporter.images == 37 - min(8 * batches, 37)
     assert again[0].status == "collapsed"
-    manifest = killed.manifests[name]
-    assert (manifest["absolute_peak_mib"], manifest["images_at_once"]) == (12.5, 8)
+    outcome = killed.manifests[name].outcome
+    assert (outcome.absolute_peak_mib, outcome.images_at_once) == (12.5, 8)
 
 
 def interrupt(*arguments):
@@ -254,7 +270,7 @@ def teach(self, source, state, inputs):
     [
         ("init", broken, "RuntimeError: the plug-in broke"),
         ("notes", broken, "RuntimeError: the plug-in broke"),
-        ("adapts", broken, "RuntimeError: the plug-in broke"),
+        ("adapted_tensors", broken, "RuntimeError: the plug-in broke"),
         ("view_policy", broken, "RuntimeError: the plug-in broke"),
         ("view_policy", lambda self: 3, "PluginError: Bad.view_policy must return"),
         ("notes", lambda self, source: {"rank": torch.zeros(2)}, "PluginError: Bad.notes must return"),
@@ -270,7 +286,7 @@ def test_a_method_that_breaks_anywhere_fails_its_cell_and_no_other(name, replace
     store, ended, reporter = run(cells)
     assert [one.status for one in ended] == ["failed", "complete"]
     assert reporter.ended[0][2].startswith(detail)
-    assert "Traceback" in store.manifests[ended[0].cell]["error"]
+    assert "Traceback" in store.manifests[ended[0].cell].error
 
 
 def test_a_storage_error_stops_the_run(monkeypatch):
@@ -282,12 +298,13 @@ def test_a_storage_error_stops_the_run(monkeypatch):
         run([cell(fakes.Counter())])
 
 
-@pytest.mark.parametrize("key", ["demonstration", "sees", "random_weights", "variant", "baseline"])
-def test_a_method_s_notes_leave_the_harness_s_own_alone(key):
-    noted = type("Noted", (fakes.Same,), {"notes": lambda self, source: {key: "mine", "engine": "fast"}})
-    _, ended, reporter = run([cell(noted())])
-    assert ended[0].status == "failed"
-    assert f"PluginError: Noted.notes must leave {key} to the harness" in reporter.ended[0][2]
+def test_a_method_s_notes_stand_apart_from_the_harness_s_own():
+    notes = {"demonstration": "mine", "engine": "fast"}
+    noted = type("Noted", (fakes.Same,), {"notes": lambda self, source: notes})
+    store, ended, _ = run([cell(noted())])
+    found = store.manifests[ended[0].cell].notes
+    assert found.demonstration is False
+    assert found.of_method == notes
 
 
 def test_a_baseline_is_one_by_its_own_card():
@@ -300,7 +317,7 @@ def test_a_baseline_is_one_by_its_own_card():
 
     store, ended, _ = run([cell(fakes.Same()), cell(Heir())])
     same, heir = (store.writers[one.cell] for one in ended)
-    assert [store.manifests[one.cell]["notes"]["baseline"] for one in ended] == [True, False]
+    assert [store.manifests[one.cell].notes.baseline for one in ended] == [True, False]
     assert heir.column("source_prediction") == same.column("prediction")
     assert heir.column("prediction") != same.column("prediction")
 

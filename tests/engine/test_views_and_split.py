@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from tta_bench.data.images import views
 from tta_bench.data.images.views import make_views, view_numbers
-from tta_bench.engine.planning import CellPlan
-from tta_bench.engine.session import Session
 from tta_bench.engine.split import SplitBatches
 from tta_bench.errors import BadInputError
 from tta_bench.method import Adapted, Card, Method, ViewPolicy
-from tta_bench.spec import RunSpec, counter_seed
+from tta_bench.spec import counter_seed
 from tta_bench.testing import tiny_source
 
 from . import fakes
-from .fakes import FOG
 
 SEEN = []
 
@@ -80,14 +78,9 @@ def fresh():
 
 
 def run(method, *, dataset=fakes.NOISE, batch_size=8, seed=0, store=None, resume=False):
-    cell = CellPlan(
-        name="fake", method=method, preset="", model="tiny", dataset=dataset, shifts=(FOG,), subset="full",
-        batch_size=batch_size, reset=method.card.reset, seed=seed,
-    )  # fmt: skip
-    store = store or fakes.ListStore()
-    spec = RunSpec(methods=("fake",), datasets=("noise",))
-    ended = Session(spec, store, fakes.Silent(), probe_memory=False, resume=resume).run([cell])
-    assert ended[0].status == "complete", store.manifests[ended[0].cell].get("error")
+    cell = fakes.cell(method, batch_size=batch_size, seed=seed, dataset=dataset)
+    store, ended, _ = fakes.run([cell], store, resume=resume)
+    assert ended[0].status == "complete", store.manifests[ended[0].cell].error
     return store.writers[ended[0].cell], store.manifests[ended[0].cell]
 
 
@@ -105,7 +98,7 @@ def test_views_are_made_by_seed_and_image_id_and_timed_as_such():
         numbers = view_numbers("augmix", 3, generator)
         assert torch.equal(found, make_views(images[image_id][None], numbers[None], "augmix")[0])
     assert all(value > 0 for value in writer.column("view_ms"))
-    assert manifest["spec"]["views"] == "augmix 3 version 1"
+    assert manifest.protocol.views == f"augmix 3 version {views.VERSION}"
 
 
 def test_views_depend_on_the_seed_and_not_on_the_batch():
@@ -140,8 +133,8 @@ def test_source_images_come_in_batches_with_their_labels():
     assert rows[:21] != list(range(21)), "in the order of the seed, not of the files"
     assert rows[21:] == rows[: len(rows) - 21]
     assert labels.tolist() == SOURCE.labels[rows].tolist()
-    assert manifest["spec"]["source_split"] == SOURCE.data_hash
-    assert manifest["protocol"]["columns"]["source_data"] == "source_labels, source_replay"
+    assert manifest.protocol.source_split == SOURCE.data_hash
+    assert manifest.protocol.source_data == "source_labels, source_replay"
 
 
 def test_labels_of_source_images_come_only_where_they_are_asked_for():

@@ -9,7 +9,7 @@ from tta_bench.errors import IncompatibleError
 from tta_bench.models.classifier import Classifier
 
 
-def network(outputs=10):
+def network(outputs=1000):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, outputs)).double()
 
@@ -47,7 +47,5 @@ def test_a_model_of_just_these_classes_is_taken_whole():
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
     taken = Classifier(model, 3, (4, 7, 9))
     assert torch.equal(taken.head(taken.encode(x)[0]), model(x))
-    with pytest.raises(
-        IncompatibleError, match="has 5 outputs but the dataset's classes are its outputs 4 to 9"
-    ):
+    with pytest.raises(IncompatibleError, match="but the model has 5 outputs"):
         Classifier(network(5), 3, (4, (7, 6), 9))

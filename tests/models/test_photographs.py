@@ -8,7 +8,7 @@ import torch
 
 from tta_bench.data.catalogue.families import folder
 from tta_bench.data.catalogue.names import imagenet_names, imagenet_wnids
-from tta_bench.data.dataset import Opening
+from tta_bench.data.dataset import OpenRequest
 from tta_bench.models.loading import load_model
 
 
@@ -28,7 +28,7 @@ def weights(real_data):
 
 def test_a_folder_of_photographs_under_weights_from_a_file(real_data, photographs):
     dataset, _ = folder(str(photographs))
-    images = dataset.open(Opening(dataset.shifts()[0], options={"workers": 0}))
+    images = dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 0}))
     outputs = torch.tensor([imagenet_wnids().index(name) for name in dataset.class_names])
     assert len(images) == 20
     source = load_model(weights(real_data), imagenet_names())

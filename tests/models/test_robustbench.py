@@ -162,6 +162,48 @@ def test_a_checkpoint_that_runs_code_is_refused(folder, capsys):
 
 
 @needs_extra
+@pytest.mark.parametrize("content", [b"", b"epoch,loss\n", b"PK\x03\x04cut"])
+def test_a_damaged_checkpoint_is_one_sentence(folder, content):
+    (folder / "Hendrycks2020AugMix_WRN.pt").write_bytes(content)
+    with pytest.raises(BadInputError, match=r"^the checkpoint of .*(damaged|more than tensors)") as caught:
+        load_robustbench(request(SMALL, pretrained=True))
+    assert "\n" not in str(caught.value)
+
+
+@needs_extra
+def test_models_that_robustbench_gives_to_timm_have_random_weights_too():
+    rest = "cifar10/Linf/Debenedetti2022Light_XCiT-S12"
+    name = robustbench_models.timm_name(*rest.split("/"))
+    assert name == "debenedetti2022light_xcit_s12_cifar10_linf"
+    source = load_robustbench(request(rest))
+    assert source.num_classes == 10
+    assert torch.isfinite(source.logits(torch.rand(1, 3, 32, 32))).all()
+
+
+@needs_extra
+def test_the_card_says_where_the_zoo_and_its_evaluation_differ(monkeypatch):
+    known = {key: entry for key, entry in catalogue(import_zoo("x")).items() if key[0] == "imagenet"}
+    both = [
+        key
+        for key, entry in known.items()
+        if entry.get("preprocessing") and robustbench_models.timm_name(*key)
+    ]
+    assert len(both) == 3
+    monkeypatch.setattr(robustbench_models, "_build", lambda *_: tiny())
+    found = load_robustbench(request("/".join(both[0]), tuple(map(str, range(1000)))))
+    assert "as RobustBench's zoo declares it; its own evaluation takes timm's" in found.preprocess.describe()
+    other = next(key for key in known if key not in both)
+    found = load_robustbench(request("/".join(other), tuple(map(str, range(1000)))))
+    assert "evaluation" not in found.preprocess.describe()
+
+
+def tiny():
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
+    net.default_cfg = {}
+    return net.eval()
+
+
+@needs_extra
 def test_random_weights_come_from_the_seed_alone():
     state = torch.get_rng_state()
     first, again, other = (load_robustbench(request(SMALL, seed=seed)) for seed in (1, 1, 2))

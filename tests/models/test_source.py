@@ -141,7 +141,7 @@ def test_dtype_is_kept():
 def test_class_lists_that_do_not_fit_are_refused():
     with pytest.raises(IncompatibleError, match="4 outputs but the dataset has 3"):
         Classifier(network(), 3)
-    with pytest.raises(IncompatibleError, match="outputs 1 to 4"):
+    with pytest.raises(IncompatibleError, match="but the model has 4 outputs"):
         Classifier(network(), 2, (1, 4))
     with pytest.raises(IncompatibleError, match="no linear classifier"):
         Classifier(nn.Conv2d(3, 4, 1), 4)
@@ -150,8 +150,10 @@ def test_class_lists_that_do_not_fit_are_refused():
 def test_outputs_are_chosen_and_several_for_one_class_give_their_largest():
     whole, x = source_model(), images()
     logits = whole.logits(x)
+    net = network()
+    net.label_outputs = range(4)
     groups = SourceModel(
-        Classifier(network(), 2, ((0, 2, 3), 1)),
+        Classifier(net, 2, ((0, 2, 3), 1)),
         name="tiny",
         kind="classifier",
         class_names="ab",

@@ -235,5 +235,5 @@ def test_models_of_other_classes_are_refused(cache):
     put_in_cache(cache, f"timm/{SMALL_WEIGHTS}", "model.safetensors", timm.create_model(SMALL).state_dict())
     with pytest.raises(IncompatibleError, match="1000 outputs"):
         load_timm(request(SMALL_WEIGHTS, pretrained=True))
-    with pytest.raises(IncompatibleError, match="outputs 0 to 1000"):
+    with pytest.raises(IncompatibleError, match="labels 0 to 1000"):
         load_timm(request(SMALL_WEIGHTS, ("x", "y"), pretrained=True, class_indices=(0, 1000)))

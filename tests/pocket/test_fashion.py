@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from tta_bench.data.corruptions import corrupt
-from tta_bench.data.dataset import Opening, Shift, find_dataset
+from tta_bench.data.dataset import OpenRequest, Shift, find_dataset
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.models.loading import load_model
@@ -26,7 +26,7 @@ AS_IS = Preprocess((32, 32))
 
 
 def opened(dataset=POCKET_FASHION, *shift, **more):
-    return dataset.open(Opening(Shift(dataset.name, *shift), **more))
+    return dataset.open(OpenRequest(Shift(dataset.name, *shift), **more))
 
 
 @cache

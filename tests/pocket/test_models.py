@@ -64,6 +64,14 @@ def test_the_tokens_of_the_vision_transformer_are_in_sight():
     assert not torch.equal(source.forward(x, moved).tokens[:, 1:], found.tokens[:, 1:])
 
 
+def test_patch_features_are_projected_like_the_class_token():
+    source, x = load("pocket-vit-clip"), torch.rand(3, 3, 32, 32)
+    found, (image, patches) = source.forward(x), source.patches(x)
+    torch.testing.assert_close(image, found.features)
+    torch.testing.assert_close(patches, found.tokens[:, 1:] @ source.params["head.proj.weight"].T)
+    assert load("pocket-clip").patches(x) is None
+
+
 def test_a_shift_of_the_image_by_a_token_shifts_the_patch_tokens():
     """The stem sees 11 pixels, so patches away from the border move with the image."""
     model, _ = build_clip("pocket-vit-clip")

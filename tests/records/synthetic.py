@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tta_bench.records.schema import Manifest
 from tta_bench.records.store import Store
+from tta_bench.spec import Cell, Manifest, Notes, Outcome, Protocol
+from tta_bench.spec.manifest import Clock, Machine
 
 
 def records(
@@ -49,60 +50,69 @@ def records(
     }
 
 
-def manifest(cell: str, **changes: Any) -> Manifest:
-    """A manifest with plausible facts; ``spec``, ``comparable``, ``columns`` and ``notes`` are merged in."""
-    merged: dict[str, Mapping[str, Any]] = {
-        name: changes.pop(name, {}) for name in ("spec", "comparable", "columns", "notes")
-    }
-    spec = {
-        "method": "tent",
-        "preset": "",
-        "hyperparameters": {"lr": 0.001},
-        "model": "pocket-bn",
-        "dataset": "imagenet-c",
-        "shifts": ["imagenet-c:fog:5"],
-        "seed": 0,
-        "method_hash": "a" * 64,
-        "weights_sha256": "b" * 64,
-        **merged["spec"],
-    }
-    comparable = {
-        "images_used": 100,
-        "images_available": 1000,
-        "subset": "first-100",
-        "order_hash": f"order-{spec['seed']}",
-        "severity": 5,
-        "class_list_hash": "c",
-        "label_mask": None,
-        "precision": "float32",
-        "device": "cpu",
-        **merged["comparable"],
-    }
-    columns = {
-        "model": spec["model"],
-        "weights": "b" * 64,
-        "preprocessing": "none",
-        "reset": "shift",
-        "batch_size": 50,
-        "prompts": None,
-        "source_data": "none",
-        "hyperparameters_chosen": "published",
-        "seed": spec["seed"],
-        **merged["columns"],
-    }
+CELL = {
+    "method": "tent",
+    "hyperparameters": {"lr": 0.001},
+    "method_hash": "a" * 64,
+    "model": "pocket-bn",
+    "dataset": "imagenet-c",
+    "shifts": ("imagenet-c:fog:5",),
+    "subset": "first-100",
+    "batch_size": 50,
+    "reset": "shift",
+}
+PROTOCOL = {
+    "class_list": "c",
+    "label_mask": None,
+    "precision": "float32",
+    "device": "cpu",
+    "scenario": "iid",
+    "severity": (5,),
+    "subset": "first-100",
+    "images_used": 100,
+    "images_available": 1000,
+    "data_hash": "d",
+    "data_seed": 0,
+    "origin": "as distributed",
+    "weights": "b" * 64,
+    "preprocessing": "none",
+    "normalisation": "mean 0, std 1",
+    "batch_size": 50,
+    "reset": "shift",
+    "prompts": "",
+    "views": "",
+    "source_data": "none",
+    "source_split": "",
+    "hyperparameters_chosen": "published",
+}
+MACHINE = Machine("cpu", "a processor", "AVX2", 2, 2, "Linux", "x86_64", "2.14.1")
+
+
+def manifest(name: str, **changes: Any) -> Manifest:
+    """A manifest with plausible facts; changes go to the cell, the protocol, the notes and the outcome by name."""
+    given = {kind: changes.pop(kind, {}) for kind in ("cell", "protocol", "notes", "outcome")}
+    cell = Cell(**CELL | given["cell"])
+    derived = {"model": cell.model, "seed": cell.seed, "order_hash": f"order-{cell.seed}"}
     facts = {
+        "machine": MACHINE,
+        "clock": Clock("a timer", 1, "time of the step over its images"),
         "started": "2026-01-01T00:00:00Z",
         "finished": "2026-01-01T00:01:00Z",
-        "init_ms": 2.0,
-        "notes": {"variant": "", **merged["notes"]},
         **changes,
     }
-    return Manifest(cell=cell, spec=spec, protocol={"comparable": comparable, "columns": columns}, **facts)
+    return Manifest(
+        id=name,
+        cell=cell,
+        protocol=Protocol(**PROTOCOL | derived | given["protocol"]),
+        notes=Notes(**given["notes"]),
+        outcome=Outcome(**{"init_ms": 2.0} | given["outcome"]),
+        **facts,
+    )
 
 
 def put_cell(store: Store, facts: Manifest, columns: Mapping[str, Any]) -> Manifest:
     """Write one finished cell."""
-    writer = store.writer(facts.cell, resume=False)
+    writer = store.writer(facts.id, resume=False)
     writer.append(columns)
     return writer.finish(facts)
 
@@ -114,7 +124,7 @@ def run_folder(url: str, *, cells: int = 200, images: int = 5000, shifts: int = 
     for index in range(cells):
         method, place = divmod(index, shifts)
         shift = f"imagenet-c:kind{place:02d}:5"
-        spec = {"method": "source" if method == 0 else f"method{method}", "shifts": [shift]}
+        cell = {"method": "source" if method == 0 else f"method{method}", "shifts": (shift,)}
         columns = records(images, shift=shift, rate=0.5 + 0.01 * method, generator=generator)
-        put_cell(store, manifest(f"cell{index:04d}", spec=spec, comparable={"images_used": images}), columns)
+        put_cell(store, manifest(f"cell{index:04d}", cell=cell, protocol={"images_used": images}), columns)
     return store

@@ -16,9 +16,9 @@ def test_a_frame_holds_every_image_with_the_facts_of_its_cell(tmp_path):
     assert (frame["correct"] == (frame["label"] == frame["prediction"])).all()
     by_cell = frame.groupby("cell", observed=True)["correct"].mean()
     for manifest in store.manifests():
-        table = store.read(manifest.cell, ["label", "prediction"]).to_pandas()
-        assert by_cell[manifest.cell] == pytest.approx((table["label"] == table["prediction"]).mean())
-        assert set(frame.loc[frame["cell"] == manifest.cell, "method"]) == {manifest.spec["method"]}
+        table = store.read(manifest.id, ["label", "prediction"]).to_pandas()
+        assert by_cell[manifest.id] == pytest.approx((table["label"] == table["prediction"]).mean())
+        assert set(frame.loc[frame["cell"] == manifest.id, "method"]) == {manifest.cell.method}
     some = read_frame(str(tmp_path / "runs"), ["image_id", "confidence"])
     assert list(some.columns) == ["method", "variant", "model", "dataset", "image_id", "confidence"]
 

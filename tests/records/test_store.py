@@ -53,7 +53,7 @@ def test_manifests_are_sorted_and_status_is_final(store):
     for name in ("b", "a", "c"):
         put_cell(store, manifest(name), records(5))
     store.write_manifest(manifest("d", status="failed", error="Traceback"))
-    assert [(found.cell, found.status, found.images) for found in store.manifests()] == [
+    assert [(found.id, found.status, found.images) for found in store.manifests()] == [
         ("a", "complete", 5),
         ("b", "complete", 5),
         ("c", "complete", 5),
@@ -79,7 +79,7 @@ def test_remove_takes_the_whole_cell_and_no_other(store):
         put_cell(store, manifest(name), records(5))
     store.remove("a")
     store.remove("a")
-    assert [found.cell for found in store.manifests()] == ["b"]
+    assert [found.id for found in store.manifests()] == ["b"]
     assert store.rows_done("a") == 0
     with pytest.raises(StoreError, match="no records yet"):
         store.read("a")
@@ -147,7 +147,7 @@ def test_a_folder_that_turned_read_only_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store._files._fs, "open", deny)
     monkeypatch.setattr(store._files._fs, "cat_file", lambda path: Path(path).read_bytes())
-    with pytest.raises(StoreError, match=r"should be writable and is not.*Permission denied.*--output"):
+    with pytest.raises(StoreError, match=r"should be writable and is not.*Permission denied.*output="):
         store.open(create=True)
     assert store.open(create=False) is store
 
@@ -183,5 +183,5 @@ def test_damaged_records_are_named_and_damaged_scores_made_again(tmp_path):
         path.write_bytes(path.read_bytes()[:-9])
     assert store.scores("k") is None
     assert store.rows_done("a") == 0
-    with pytest.raises(StoreError, match=r"cell a in .* are damaged.*--force"):
+    with pytest.raises(StoreError, match=r"cell a in .* are damaged.*force=True"):
         store.read("a")

@@ -232,7 +232,7 @@ def test_a_cell_with_missing_rows_never_ends_as_complete(store, tmp_path, damage
         other = store.writer("d", resume=False, flush_rows=1)
         other.append(records(9, start=10) if damage == "short" else records(10, start=11))
         path.write_bytes((tmp_path / "cells/d/part-00000.parquet").read_bytes())
-    with pytest.raises(StoreError, match=r"cell c in .*; run it again with --force"):
+    with pytest.raises(StoreError, match=r"cell c in .*; run it again with force=True"):
         writer.finish(manifest("c"))
     assert store.manifest("c").status == "running"
     assert not (tmp_path / "cells/c/records.parquet").exists()
@@ -250,7 +250,7 @@ def test_a_cell_that_another_process_writes_is_refused(store, tmp_path):
         owner(tmp_path, pid=other.pid, born=_born(other.pid))
         for begin in (
             lambda: store.writer("c", resume=True),
-            lambda: Sink(store).begin(manifest("c").model_dump(), resume=True),
+            lambda: Sink(store).begin(manifest("c"), resume=True),
         ):
             with pytest.raises(
                 StoreError, match=f"is being written by process {other.pid} since 2"

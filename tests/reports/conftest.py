@@ -23,9 +23,7 @@ def cell(tmp_path):
     def put(name, *, folder="runs", images=40, rows=None, rate=0.6, **facts):
         store = Store(tmp_path / folder).open(create=True)
         manifest = synthetic.manifest(name, **facts)
-        columns = synthetic.records(
-            images, shift=manifest.spec["shifts"][0], seed=manifest.spec["seed"], rate=rate
-        )
+        columns = synthetic.records(images, shift=manifest.cell.shifts[0], seed=manifest.cell.seed, rate=rate)
         synthetic.put_cell(store, manifest, columns | (rows or {}))
         return str(tmp_path / folder)
 

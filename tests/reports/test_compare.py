@@ -43,8 +43,8 @@ def subset(start, stop, rate=0.6):
 
 def test_two_folders_against_the_definitions(cell):
     for name, shift in (("a", FOG), ("b", SNOW)):
-        first = cell(f"one-{name}", folder="one", images=60, rate=0.5, spec={"shifts": [shift]})
-        second = cell(f"two-{name}", folder="two", images=60, rate=0.8, spec={"shifts": [shift]})
+        first = cell(f"one-{name}", folder="one", images=60, rate=0.5, cell={"shifts": (shift,)})
+        second = cell(f"two-{name}", folder="two", images=60, rate=0.8, cell={"shifts": (shift,)})
     found = compare(first, second)
     assert found.facts == ()
     assert [row.shift for row in found.rows] == [FOG, SNOW, ""]
@@ -84,14 +84,12 @@ def test_equal_runs_differ_in_nothing(cell):
 
 def test_facts_that_differ_come_first_and_comparable_ones_before_all(cell):
     one = cell("a", folder="one")
-    two = cell(
-        "b", folder="two", columns={"reset": "image"}, comparable={"images_used": 7}, spec={"preset": "x"}
-    )
+    two = cell("b", folder="two", protocol={"reset": "image", "images_used": 7}, cell={"preset": "x"})
     found = compare(one, two)
     assert [(fact.name, fact.kind, fact.first, fact.second) for fact in found.facts] == [
         ("images_used", "comparable", "100", "7"),
         ("reset", "column", "shift", "image"),
-        ("preset", "spec", "", "x"),
+        ("preset", "cell", "", "x"),
     ]
     text = told(found)
     assert text.index("images_used") < text.index("reset") < text.index("second - first")
@@ -100,8 +98,8 @@ def test_facts_that_differ_come_first_and_comparable_ones_before_all(cell):
 
 def test_facts_are_compared_cell_by_cell(cell):
     for name, shift, first, second in (("a", FOG, 10, 20), ("b", SNOW, 20, 10)):
-        one = cell(f"one-{name}", folder="one", spec={"shifts": [shift]}, columns={"batch_size": first})
-        two = cell(f"two-{name}", folder="two", spec={"shifts": [shift]}, columns={"batch_size": second})
+        one = cell(f"one-{name}", folder="one", cell={"shifts": (shift,)}, protocol={"batch_size": first})
+        two = cell(f"two-{name}", folder="two", cell={"shifts": (shift,)}, protocol={"batch_size": second})
     (fact,) = compare(one, two).facts
     assert fact == ("batch_size", "column", "10; 20", "10; 20")
 
@@ -126,7 +124,7 @@ def test_no_common_image_is_an_error_or_a_note(cell):
     with pytest.raises(BadInputError, match="no image in common"):
         compare(one, two)
     for folder in ("one", "two"):
-        cell(f"{folder}c", folder=folder, images=20, spec={"shifts": [SNOW]})
+        cell(f"{folder}c", folder=folder, images=20, cell={"shifts": (SNOW,)})
     found = compare(one, two)
     assert [row.shift for row in found.rows] == [SNOW]
     assert len(found.disjoint) == 1
@@ -135,7 +133,7 @@ def test_no_common_image_is_an_error_or_a_note(cell):
 
 def test_two_cells_compare_two_methods(cell):
     one = cell("a", rate=0.5)
-    two = cell("b", folder="two", rate=0.9, spec={"method": "zero"}, notes={"variant": "views=8"})
+    two = cell("b", folder="two", rate=0.9, cell={"method": "zero", "variant": "views=8"})
     with pytest.raises(BadInputError, match="name two cells to compare different methods"):
         compare(one, two)
     (row,) = compare(f"{one}/cells/a", f"{two}/cells/b/").rows
@@ -145,8 +143,8 @@ def test_two_cells_compare_two_methods(cell):
 
 def test_seeds_are_averaged_and_then_not_tested_as_if_apart(cell):
     for seed in (0, 1):
-        first = cell(f"one{seed}", folder="one", spec={"seed": seed}, rate=0.5)
-        second = cell(f"two{seed}", folder="two", spec={"seed": seed}, rate=0.8)
+        first = cell(f"one{seed}", folder="one", cell={"seed": seed}, rate=0.5)
+        second = cell(f"two{seed}", folder="two", cell={"seed": seed}, rate=0.8)
     (row,) = compare(first, second).rows
     assert row.accuracy_first == pytest.approx(
         np.mean([correct(first, f"one{seed}").mean() for seed in (0, 1)])
@@ -158,8 +156,8 @@ def test_seeds_are_averaged_and_then_not_tested_as_if_apart(cell):
 
 def test_what_only_one_side_has_is_named(cell):
     one, two = cell("a", folder="one"), cell("b", folder="two")
-    cell("c", folder="one", spec={"method": "zero"})
-    cell("d", folder="two", spec={"method": "memo"})
+    cell("c", folder="one", cell={"method": "zero"})
+    cell("d", folder="two", cell={"method": "memo"})
     found = compare(one, two)
     assert found.only_first == (f"zero pocket-bn imagenet-c {FOG}",)
     assert found.only_second == (f"memo pocket-bn imagenet-c {FOG}",)
@@ -169,7 +167,7 @@ def test_what_only_one_side_has_is_named(cell):
 def test_an_ambiguous_side_asks_for_a_cell(cell):
     one = cell("a", folder="one")
     cell("b", folder="two")
-    two = cell("c", folder="two", columns={"batch_size": 1})
+    two = cell("c", folder="two", protocol={"batch_size": 1})
     with pytest.raises(BadInputError, match=r"one cell of tent .* has b and c; name one as .*/cells/b"):
         compare(one, two)
     assert len(compare(one, f"{two}/cells/c").rows) == 1

@@ -62,7 +62,7 @@ def test_rows_read_back_to_the_last_digit_that_is_written(tmp_path_factory, writ
 
 @pytest.fixture
 def board(cell, make, tmp_path):
-    cell("a", spec={"method": "source"})
+    cell("a", cell={"method": "source"})
     folder = cell("b", rows={"warmup": False})
     path = tmp_path / "leaderboard.csv"
     write_csv(leaderboard([folder]), path)
@@ -78,11 +78,11 @@ def test_what_the_leaderboard_writes_is_valid(board):
 
 
 def changed(path, name, value, row=2):
-    lines = path.read_text().split("\n")
-    fields = lines[row].split(",")
-    fields[NAMES.index(name)] = value
-    lines[row] = ",".join(fields)
-    path.write_text("\n".join(lines))
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    lines[row][lines[0].index(name)] = value
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ FOG, SNOW = "imagenet-c:fog:5", "imagenet-c:snow:5"
 
 
 def shifted(shift, **spec):
-    return {"shifts": [shift], **spec}
+    return {"shifts": (shift,), **spec}
 
 
 def frame(folder, *cells):
@@ -36,7 +37,7 @@ def frame(folder, *cells):
 def test_one_shift_against_the_definitions(cell):
     import torch
 
-    folder = cell("a", notes={"variant": "lr=0.01"})
+    folder = cell("a", cell={"variant": "lr=0.01"})
     (row,) = leaderboard([folder])
     data = frame(folder, "a")
     assert (row.method, row.variant, row.model, row.dataset) == ("tent", "lr=0.01", "pocket-bn", "imagenet-c")
@@ -80,7 +81,7 @@ def test_without_clocks_and_memory_there_are_none(cell):
 
 def test_several_shifts_and_seeds_against_the_image_means(cell):
     for index, (shift, seed) in enumerate(itertools.product((FOG, SNOW), (0, 1, 2))):
-        folder = cell(f"c{index}", spec=shifted(shift, seed=seed), init_ms=float(index))
+        folder = cell(f"c{index}", cell=shifted(shift, seed=seed), outcome={"init_ms": float(index)})
     (row,) = leaderboard([folder])
     data = frame(folder, *(f"c{index}" for index in range(6)))
     means = data.groupby("image_id", observed=True).correct.mean()
@@ -97,7 +98,7 @@ def test_several_shifts_and_seeds_against_the_image_means(cell):
 
 def test_by_shift_gives_one_row_each(cell):
     for index, shift in enumerate((SNOW, FOG)):
-        folder = cell(f"c{index}", spec=shifted(shift), rate=0.3 + 0.5 * index)
+        folder = cell(f"c{index}", cell=shifted(shift), rate=0.3 + 0.5 * index)
     rows = leaderboard([folder], by="shift")
     assert [row.shifts for row in rows] == ["fog:5", "snow:5"]
     for row, name in zip(rows, ("c1", "c0"), strict=True):
@@ -107,7 +108,7 @@ def test_by_shift_gives_one_row_each(cell):
 
 def test_a_stream_of_shifts_equals_its_shifts_apart(cell):
     rows = {"shift": [FOG] * 20 + [SNOW] * 20, "image_id": [f"val/{index % 20}" for index in range(40)]}
-    folder = cell("a", spec={"shifts": [FOG, SNOW]}, rows=rows)
+    folder = cell("a", cell={"shifts": (FOG, SNOW)}, rows=rows)
     (whole,) = leaderboard([folder])
     fog, snow = leaderboard([folder], by="shift")
     assert (whole.images, whole.shifts) == (20, "fog:5;snow:5")
@@ -137,10 +138,14 @@ def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
             f"f{(index + 1) % 2}",
         }:  # some cells lie in two folders with other clocks
             times = {"adapt_ms": np.random.default_rng([index, len(folders)]).random(40)}
-            facts = {"spec": shifted(shift, method=method), "started": f"2026-01-0{index + 1}T00:00:00Z"}
+            facts = {"cell": shifted(shift, method=method), "started": f"2026-01-0{index + 1}T00:00:00Z"}
             folders.add(
                 cell(
-                    f"c{index}", folder=folder, rows=times | {"warmup": False}, **facts, machine={"f": folder}
+                    f"c{index}",
+                    folder=folder,
+                    rows=times | {"warmup": False},
+                    **facts,
+                    versions={"f": folder},
                 )
             )
     written = set()
@@ -172,8 +177,8 @@ def test_failed_and_collapsed_cells_are_listed_without_numbers_and_running_ones_
     folder = cell("a")
     store = Store(folder)
     for name, status in (("b", "failed"), ("c", "running")):
-        store.write_manifest(make.manifest(name, status=status, spec={"method": name}))
-    make.put_cell(store, make.manifest("d", status="collapsed", spec={"method": "d"}), make.records(40))
+        store.write_manifest(make.manifest(name, status=status, cell={"method": name}))
+    make.put_cell(store, make.manifest("d", status="collapsed", cell={"method": "d"}), make.records(40))
     found = {
         row.method: (row.status, row.accuracy, row.gain, row.images, row.ms_p50)
         for row in leaderboard([folder])
@@ -194,7 +199,7 @@ def test_the_order_is_dataset_model_source_then_accuracy(cell):
         ]
     ):
         folder = cell(
-            f"c{index}", rate=rate, spec=shifted(f"{dataset}:x", dataset=dataset, model=model, method=method)
+            f"c{index}", rate=rate, cell=shifted(f"{dataset}:x", dataset=dataset, model=model, method=method)
         )
     told = [(row.dataset, row.model, row.method) for row in leaderboard([folder])]
     assert told == [
@@ -208,10 +213,10 @@ def test_the_order_is_dataset_model_source_then_accuracy(cell):
 
 def test_what_predicts_as_the_source_does_leads_only_where_there_is_no_source(cell):
     same = dict.fromkeys(("prediction", "source_prediction"), np.arange(40) % 10)
-    cell("still", spec={"method": "still"}, rows=same)
-    folder = cell("better", spec={"method": "better"}, rate=1.0)
+    cell("still", cell={"method": "still"}, rows=same)
+    folder = cell("better", cell={"method": "better"}, rate=1.0)
     assert [row.method for row in leaderboard([folder])] == ["still", "better"]
-    cell("source", spec={"method": "source"}, rate=0.3)
+    cell("source", cell={"method": "source"}, rate=0.3)
     assert [row.method for row in leaderboard([folder])] == ["source", "better", "still"]
 
 
@@ -226,10 +231,10 @@ def test_intervals_over_few_images_stay_within_what_a_gain_can_be(cell, tmp_path
 
 def test_column_facts_and_variants_make_rows_of_their_own(cell):
     cell("a")
-    cell("b", columns={"reset": "image", "batch_size": 1})
-    cell("c", columns={"source_data": "source_images"})
-    cell("d", spec={"hyperparameters": {"lr": 1.0}}, notes={"variant": "lr=1.0"})
-    folder = cell("e", spec={"method_hash": "9" * 64}, notes={"variant": ""})
+    cell("b", protocol={"reset": "image", "batch_size": 1}, notes={"sees": "image"})
+    cell("c", protocol={"source_data": "source_images"})
+    cell("d", cell={"hyperparameters": {"lr": 1.0}, "variant": "lr=1.0"})
+    folder = cell("e", cell={"method_hash": "9" * 64})
     rows = leaderboard([folder])
     told = {(row.reset, row.source_data, row.variant, row.sees) for row in rows}
     assert told == {
@@ -253,9 +258,13 @@ def test_demonstrations_are_marked(cell, note):
         ("images_used", 99),
         ("subset", "seeded-100"),
         ("order_hash", "other"),
-        ("severity", 3),
-        ("class_list_hash", "d"),
-        ("label_mask", [1, 2]),
+        ("severity", (3,)),
+        ("data_hash", "other"),
+        ("data_seed", 7),
+        ("origin", "generated"),
+        ("scenario", "sequence"),
+        ("class_list", "d"),
+        ("label_mask", (1, 2)),
         ("precision", "float64"),
         ("device", "cuda"),
     ],
@@ -263,16 +272,16 @@ def test_demonstrations_are_marked(cell, note):
 @pytest.mark.parametrize("by", ["dataset", "shift"])
 def test_comparable_facts_that_differ_are_refused_or_marked(cell, fact, value, by):
     cell("a")
-    cell("z", spec=shifted("other:x", dataset="other"))
-    folder = cell("b", spec={"method": "zero"}, comparable={fact: value})
+    cell("z", cell=shifted("other:x", dataset="other"))
+    folder = cell("b", cell={"method": "zero"}, protocol={fact: value})
     with pytest.raises(MixedProtocolError) as caught:
         leaderboard([folder], by=by)
     message = str(caught.value)
     assert fact in message
-    assert (value if isinstance(value, str) else str(value).replace(" ", "")) in message
+    assert (value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))) in message
     assert "tent" in message
     assert "zero" in message
-    assert "--allow-mixed" in message
+    assert "allow_mixed=True" in message
     marked = leaderboard([folder], by=by, allow_mixed=True)
     assert {row.dataset: row.mixed for row in marked} == {"imagenet-c": True, "other": False}
     assert len(marked) == 3
@@ -281,24 +290,24 @@ def test_comparable_facts_that_differ_are_refused_or_marked(cell, fact, value, b
 
 def test_the_same_method_under_two_protocols_is_two_rows(cell):
     cell("a")
-    folder = cell("b", images=30, comparable={"images_used": 30})
+    folder = cell("b", images=30, protocol={"images_used": 30})
     with pytest.raises(MixedProtocolError, match="images_used"):
         leaderboard([folder])
     assert sorted(row.images for row in leaderboard([folder], allow_mixed=True)) == [30, 40]
 
 
 def test_seeds_may_have_their_own_order_and_shifts_their_own_severity(cell):
-    cell("a", spec={"seed": 0})
-    cell("b", spec={"seed": 1})
-    folder = cell("c", spec=shifted("imagenet-c:fog:3"), comparable={"severity": [3]})
+    cell("a", cell={"seed": 0})
+    cell("b", cell={"seed": 1})
+    folder = cell("c", cell=shifted("imagenet-c:fog:3"), protocol={"severity": (3,)})
     (row,) = leaderboard([folder])
     assert (row.seeds, row.severity, row.mixed) == ("0;1", "3;5", False)
 
 
 def test_rows_over_other_shifts_are_no_table(cell):
     cell("a")
-    cell("b", spec=shifted(SNOW))
-    folder = cell("c", spec=shifted(FOG, method="zero"))
+    cell("b", cell=shifted(SNOW))
+    folder = cell("c", cell=shifted(FOG, method="zero"))
     with pytest.raises(
         MixedProtocolError, match=r"shifts of imagenet-c: fog:5 .zero. and fog:5;snow:5 .tent."
     ):
@@ -308,8 +317,8 @@ def test_rows_over_other_shifts_are_no_table(cell):
 
 
 def test_two_cells_of_one_row_and_seed_are_refused(cell):
-    cell("a", spec={"data_hash": "x"})
-    folder = cell("b", spec={"data_hash": "y"})
+    cell("a", protocol={"data_hash": "x"})
+    folder = cell("b", protocol={"data_hash": "y"})
     with pytest.raises(MixedProtocolError, match="data_hash"):
         leaderboard([folder])
     assert len(leaderboard([folder], allow_mixed=True)) == 2

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from tta_bench.cli.study import study as command
-from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.dataset import OpenRequest, find_dataset
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs
@@ -55,7 +55,7 @@ def test_a_point_is_what_a_step_of_a_run_predicts(points):
     for token in PLAN.datasets:
         dataset, corruptions, severities = find_dataset(token)
         (shift,) = dataset.shifts(corruptions, severities or (5,))
-        images = dataset.open(Opening(shift))
+        images = dataset.open(OpenRequest(shift))
         x = images.load(list(range(6)), source.preprocess).float() / 255
         drawn = [
             method.draw(source, 1, torch.Generator().manual_seed(counter_seed("draw", 0, "image", name)))
@@ -115,9 +115,9 @@ def test_the_command_writes_what_it_says(tmp_path):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"lrs": (float("nan"),)}, "--lr must be a number above 0, got nan"),
-        ({"widths": (1.0, -3.0)}, "--width must be a number above 0, got -3.0"),
-        ({"updates": (-1,)}, "--updates must be 0 or more, got -1"),
+        ({"lrs": (float("nan"),)}, "lr must be a number above 0, got nan"),
+        ({"widths": (1.0, -3.0)}, "width must be a number above 0, got -3.0"),
+        ({"updates": (-1,)}, "updates must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_no_fit_could_have_are_refused(values, sentence):

@@ -146,6 +146,7 @@ POCKET: dict[str, frozenset[Need]] = {
     "pocket-bn": frozenset({"batchnorm"}),
     "pocket-gn": frozenset(),
     "pocket-clip": frozenset({"text"}),
+    "pocket-vit-clip": frozenset({"text", "patch_features", "attention", "class_token"}),
 }
 
 
@@ -162,7 +163,7 @@ def needs_are_met(method: Method) -> None:
     for source in sources_for(method):
         promise(_accepted(method, source), f"{source.name} was refused")
     if method.card.model in POCKET:
-        asked = method.card.needs & {"batchnorm", "text"}
+        asked = method.card.needs & frozenset().union(*POCKET.values())
         missing = " or ".join(sorted(asked - POCKET[method.card.model]))
         promise(not missing, f"card.model is {method.card.model}, which has no {missing}; name another")
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -17,11 +19,12 @@ from tta_bench.cli.doctor import doctor
 from tta_bench.cli.islands import islands
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
+from tta_bench.cli.options import for_terminal
 from tta_bench.cli.parity import parity
 from tta_bench.cli.run import run
 from tta_bench.cli.study import study
 from tta_bench.cli.validate import validate
-from tta_bench.errors import TTABenchError
+from tta_bench.errors import Caution, TTABenchError
 
 BAD_INPUT = 2
 
@@ -66,10 +69,33 @@ def options(
 def main() -> None:
     """Run the command line; a user's error is one sentence on stderr and exit code 2."""
     warnings.filterwarnings("ignore", r".torch\.jit", FutureWarning)  # torch's own, while timm is imported
+    _print_what_the_console_cannot_show()
+    shown, warnings.showwarning = warnings.showwarning, _told(warnings.showwarning)
     try:
         app()
     except TTABenchError as error:
-        typer.echo(f"tta-bench: {error}", err=True)
+        typer.echo(f"tta-bench: {for_terminal(error)}", err=True)
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
         sys.exit(BAD_INPUT)
+    finally:
+        warnings.showwarning = shown
+
+
+def _print_what_the_console_cannot_show() -> None:
+    """Write letters that the encoding of the output lacks as escapes; a path must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _told(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Return how warnings are shown: our own as a sentence, others as before."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Caution):
+            typer.echo(f"tta-bench: note: {message}", err=True)
+        else:
+            otherwise(message, category, *where, **more)
+
+    return show

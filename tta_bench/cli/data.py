@@ -59,34 +59,49 @@ data_app = typer.Typer(
 
 @data_app.command("list")
 def list_data() -> None:
-    """List the datasets that live in files, whether they are present, and how to get them."""
+    """List the datasets that live in files, whether they are present, and how to get them.
+
+    Datasets of other packages are named without importing them.
+    """
     from rich.table import Table
 
     from tta_bench import registry
-    from tta_bench.data.catalogue.declare import files_of
-    from tta_bench.data.dataset import Dataset
     from tta_bench.data.layouts.locate import roots
-    from tta_bench.data.layouts.opening import is_here
+    from tta_bench.reports.text import report_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("dataset", "here", "by download", "licence", "what it is"):
         table.add_column(column, overflow="fold")
-    for name in registry.registered("datasets"):
-        dataset = registry.load("datasets", name)
-        files = files_of(dataset) if isinstance(dataset, Dataset) else None
-        if files is None:
-            continue
-        table.add_row(
-            name,
-            "yes" if is_here(dataset) else "no",
-            "yes" if files.downloads else "no",
-            dataset.licence,
-            dataset.title,
-        )
-    console = _console()
+    for name, point in registry.registered("datasets").items():
+        if registry.built_in(point):
+            row = _listed(name)
+            if row is not None:
+                table.add_row(name, *row)
+        else:
+            table.add_row(name, "?", "?", f"see {registry.owner(point)}", registry.summary(point))
+    console = report_console()
     console.print(table)
     looked = ", ".join(map(str, roots()))
-    console.print(f"\nLooked in {looked} (TTA_BENCH_DATA)", style="dim", highlight=False, soft_wrap=True)
+    _say(console, f"\nLooked in {looked} (TTA_BENCH_DATA)", "dim")
+
+
+def _listed(name: str) -> tuple[str, str, str, str] | None:
+    """Return whether a dataset is here and may be fetched, its licence and title; None if it has no files."""
+    from tta_bench import registry
+    from tta_bench.data.catalogue.declare import files_of
+    from tta_bench.data.dataset import Dataset
+    from tta_bench.data.layouts.opening import is_here
+
+    dataset = registry.load("datasets", name)
+    files = files_of(dataset) if isinstance(dataset, Dataset) else None
+    if files is None:
+        return None
+    return (
+        "yes" if is_here(dataset) else "no",
+        "yes" if files.downloads else "no",
+        dataset.licence,
+        dataset.title,
+    )
 
 
 @data_app.command()
@@ -98,10 +113,11 @@ def check(
 ) -> None:
     """Count images and classes; report misplaced folders and stray files, and how to fix them."""
     from tta_bench.data.acquire.check import check as look
+    from tta_bench.reports.text import report_console
     from tta_bench.spec import parse_severities
 
     dataset, files = _known(name)
-    console = _console()
+    console = report_console()
     findings = []
     for finding in look(dataset, files, parse_severities([severity])):
         findings.append(finding)
@@ -144,10 +160,11 @@ def prepare(
 
     from tta_bench.data.acquire.prepare import chosen_parts, get, instructions, total_size
     from tta_bench.data.layouts.locate import roots
+    from tta_bench.reports.text import report_console
 
     dataset, files = _known(name)
     target = (root or roots()[0]).expanduser()
-    console = _console()
+    console = report_console()
     _say(console, f"{dataset.name}: {dataset.title}")
     _say(console, f"licence: {dataset.licence}; cite: {dataset.citation}")
     for note in files.notes:
@@ -205,9 +222,10 @@ def corrupt(
 
     from tta_bench.data.corruptions import Options
     from tta_bench.data.corruptions.folder import corrupt_folder
+    from tta_bench.reports.text import report_console
     from tta_bench.spec import parse_severities
 
-    console = _console()
+    console = report_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=None)
         report = corrupt_folder(
@@ -247,12 +265,6 @@ def _known(name: str) -> tuple[Dataset, Files]:
             f"{name!r} has no files to prepare or check: it is generated while loading, or is a path of your own"
         )
     return dataset, files
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console() if Console().is_terminal else Console(width=120)
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:

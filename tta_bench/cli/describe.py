@@ -28,19 +28,21 @@ def _describe_method(console: Console, method: str) -> None:
     import dataclasses
 
     from rich.table import Table
+    from rich.text import Text
 
     from tta_bench.hyperparameters import create_method
     from tta_bench.reports.method_text import read_docstring
 
     made = create_method(method)
     card = made.card
-    console.print(f"[bold cyan]{method}[/]  {card.title}")
+    console.print(Text.assemble((method, "bold cyan"), f"  {card.title}"))
     said = read_docstring(type(made))
     for paragraph in said.paragraphs():
-        console.print(paragraph.replace("``", ""), markup=False)
+        console.print(paragraph.replace("``", ""))
     facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column(style="dim")
     for name, value in _facts(method, made):
-        facts.add_row(f"[dim]{name}[/]", value)
+        facts.add_row(name, value)
     console.print()
     console.print(facts)
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
@@ -58,7 +60,7 @@ def _describe_method(console: Console, method: str) -> None:
         console.print(table)
     for name, values in made.presets.items():
         listed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
-        console.print(f"preset [cyan]{name}[/]: {listed}")
+        console.print(Text.assemble("preset ", (name, "cyan"), f": {listed}"))
 
 
 def _facts(name: str, method: object) -> list[tuple[str, str]]:

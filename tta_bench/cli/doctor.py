@@ -56,12 +56,11 @@ def _machine() -> Iterator[tuple[str, str]]:
 
     from tta_bench.engine.machine import describe_machine, revision, versions
 
-    for name, version in versions().items():
-        yield name, version
+    yield from versions().items()
     yield "revision", revision() or "none: not run from a git checkout"
-    facts = describe_machine(torch.device("cpu"))
-    yield "cpu", f"{facts['device_name']}, {facts['cores']} cores, {facts['threads']} threads"
-    yield "instructions", facts["instructions"]
+    machine = describe_machine(torch.device("cpu"))
+    yield "cpu", f"{machine.device_name}, {machine.cores} cores, {machine.threads} threads"
+    yield "instructions", machine.instructions
     yield "cuda", _cuda()
 
 
@@ -113,7 +112,7 @@ def _data() -> Iterator[tuple[str, str]]:
 
 
 def _record(console: Console, path: Path) -> None:
-    from tta_bench.cli.progress import say
+    from tta_bench.reports.progress import say
     from tta_bench.reproduction.recompute import made_on, sample_of
     from tta_bench.reproduction.sample import read_sample, write_sample
 
@@ -124,7 +123,7 @@ def _record(console: Console, path: Path) -> None:
 
 
 def _reproduce(console: Console) -> None:
-    from tta_bench.cli.progress import say
+    from tta_bench.reports.progress import say
     from tta_bench.reproduction.recompute import made_on, recompute
     from tta_bench.reproduction.sample import read_sample
     from tta_bench.reproduction.verdict import compare

@@ -10,33 +10,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tta_bench.engine.flops import PartCost
-    from tta_bench.engine.planning import CellPlan
-    from tta_bench.spec import RunSpec
+    from tta_bench.engine.objects import Objects
+    from tta_bench.spec import Cell
 
 
-def print_flops(console: Console, cells: Sequence[CellPlan], spec: RunSpec) -> bool:
+def print_flops(console: Console, cells: Sequence[Cell], objects: Objects) -> bool:
     """Print the cost of adapting to one image for each method and model; return whether all were counted."""
-    from tta_bench.cli.progress import say
     from tta_bench.engine.flops import step_costs
-    from tta_bench.engine.machine import resolve_device
-    from tta_bench.models.loading import load_model
     from tta_bench.registry import FAILURES, brief
+    from tta_bench.reports.progress import say
 
     whole = True
-    for cell in {(cell.name, cell.model): cell for cell in cells}.values():
-        source = load_model(
-            cell.model,
-            cell.dataset.class_names,
-            class_indices=cell.dataset.class_indices,
-            templates=cell.dataset.templates,
-            pretrained=spec.pretrained,
-            seed=min(spec.seeds),
-            precision=spec.precision,
-            device=resolve_device(spec.device).type,
-        )
-        title = f"{cell.name} · {cell.model}"
+    for cell in {(cell.method, cell.model): cell for cell in cells}.values():
+        title = f"{cell.method} · {cell.model}"
         try:
-            costs = step_costs(cell.method, source)
+            costs = step_costs(objects.method(cell), objects.model(cell))
         except FAILURES as error:
             whole = False
             say(console, f"\n{title}: FLOPs are unavailable: {brief(error)}", style="red")

@@ -74,8 +74,8 @@ def islands(
 
     Example: tta-bench islands photo.jpg --model timm/vit_tiny_patch16_224 --layers 0,5,11
     """
-    from tta_bench.cli.progress import say
     from tta_bench.errors import BadInputError
+    from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
     from tta_bench.spec import settings_for
     from tta_bench.studies.apm_files import make_folder

@@ -145,9 +145,10 @@ def _prompts() -> list[tuple[str, str, str]]:
 def _summary(kind: Kind, name: str) -> str:
     from tta_bench import registry
 
-    if kind is Kind.datasets:
+    point = registry.registered(kind.value)[name]
+    if kind is Kind.datasets and registry.built_in(point):
         from tta_bench.data.dataset import Dataset
 
         found = registry.load("datasets", name)
         return found.title if isinstance(found, Dataset) else (found.__doc__ or "").partition("\n")[0]
-    return registry.summary(registry.registered(kind.value)[name])
+    return registry.summary(point)

@@ -53,6 +53,7 @@ def parity(
 
 def _table(results: list[CaseResult]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     from tta_bench.parity.judge import was_replayed
 
@@ -67,8 +68,8 @@ def _table(results: list[CaseResult]) -> Table:
         figures = (
             (f"{result.deviation:.2g}", f"{result.tolerance:.2g}") if was_replayed(result) else ("-", "-")
         )
-        verdict = "[green]passed[/]" if result.passed else "[red]failed[/]"
+        verdict = Text("passed", "green") if result.passed else Text("failed", "red")
         if not was_replayed(result):
-            verdict = "[yellow]not replayed[/]"
+            verdict = Text("not replayed", "yellow")
         table.add_row(result.family, result.method, result.case, *figures, verdict, result.note)
     return table

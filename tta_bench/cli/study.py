@@ -64,7 +64,7 @@ def study(
     ] = True,
 ) -> None:
     """Measure accuracy, agreement with the teacher, loss and image dependence over updates, learning rate and width."""
-    from tta_bench.cli.progress import say
+    from tta_bench.reports.progress import say
     from tta_bench.reports.text import percent, report_console, signs
     from tta_bench.spec import settings_for
     from tta_bench.studies.apm import Plan
@@ -97,7 +97,7 @@ def _beside(
     plan: Plan, console: Console, output: Path, *, levels: bool, figures: Path | None, second: Path | None
 ) -> None:
     """Study levels as targets, or draw the figures of one image."""
-    from tta_bench.cli.progress import say
+    from tta_bench.reports.progress import say
     from tta_bench.reports.text import percent, signs
     from tta_bench.studies.apm_files import write_csv
     from tta_bench.studies.figures import draw_figures

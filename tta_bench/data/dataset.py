@@ -10,30 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.prompts import DATASET, find_prompts
+from tta_bench.spec import Shift as Shift
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
 
 
-class Shift(NamedTuple):
-    """One distribution: a dataset, and its corruption with a severity, or its domain, which has none."""
-
-    dataset: str
-    corruption: str = ""
-    severity: int = 0
-
-    def __str__(self) -> str:
-        """Return ``dataset``, ``dataset:domain`` or ``dataset:corruption:severity``."""
-        return ":".join(str(part) for part in self if part)
-
-
-class Opening(NamedTuple):
+class OpenRequest(NamedTuple):
     """What a reader is asked to open.
 
     Attributes:
         shift: Which distribution.
-        seed: Of everything random in the data, e.g. corruption noise.
-        options: Data options of the command line.
+        seed: Of everything random in the data, e.g. corruption noise; the data seed of a run.
+        options: The data options of a run.
     """
 
     shift: Shift
@@ -57,8 +46,8 @@ class Dataset:
             for one class in parentheses.
         graded: Whether `corruptions` have severities; domains and variants have none.
         prompt_sets: Further prompt templates of the literature, by name.
-        default_subset: Images per shift that run unless told otherwise.
-        default_batch: Images per step unless told otherwise.
+        default_subset: Images per shift that run by default.
+        default_batch: Images per step by default.
         source_split: Opens the labelled source images, where methods may ask for them.
         classifier: Source model of methods without a text side where none is named; empty: one must be named.
         demonstration: Whether tables must say that the data only demonstrate.
@@ -71,7 +60,7 @@ class Dataset:
     name: str
     title: str
     class_names: tuple[str, ...]
-    open: Callable[[Opening], ImageSource]
+    open: Callable[[OpenRequest], ImageSource]
     corruptions: tuple[str, ...] = ()
     default_corruptions: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}.",)

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +20,10 @@ from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
 from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
-from tta_bench.spec import counter_seed
+from tta_bench.spec import Outcome, counter_seed
 from tta_bench.steps import Stepped, Way, joined, step, way_of
 
+NOTHING_NOTED = Outcome()
 Scored = Callable[[Batch, torch.Tensor], None]
 
 
@@ -56,41 +56,18 @@ class CellJob:
     scored: Scored | None = None
 
 
-@dataclass
-class CellOutcome:
-    """What a cell left besides its rows; all but `init_ms` is noted before the rows that it follows from.
-
-    Attributes:
-        init_ms: Milliseconds spent in the method's ``init``.
-        finite: Whether all scores so far are finite.
-        absolute_peak_mib: Most memory on the device, where it is measured.
-        images_at_once: Images adapted at once, where each is an episode of its own.
-    """
-
-    init_ms: float = 0.0
-    finite: bool = True
-    absolute_peak_mib: float | None = None
-    images_at_once: int | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Return what a resumed cell starts from."""
-        return {name: value for name, value in vars(self).items() if name != "init_ms"}
-
-
 class Step(NamedTuple):
     """One batch under way.
 
     Attributes:
         batch: Its images.
-        turn: Its place in this run, from 0; a run that goes on counts anew, as its clocks warm up anew.
-        number: Its place in the stream, which an interruption does not change.
-        fresh: Whether its state is made anew.
+        turn: Its place in this run, from 0; a resumed run counts from 0 again, as its clocks warm up again.
+        reset: Whether it starts from the initial state.
     """
 
     batch: Batch
     turn: int
-    number: int
-    fresh: bool
+    reset: bool
 
 
 class CellRunner:
@@ -100,8 +77,8 @@ class CellRunner:
         job: What to run.
         writer: Where rows go.
         advanced: Called with the number of images after each step.
-        noted: Called with the facts of the outcome whenever they change.
-        before: The facts noted before an interruption.
+        noted: Called with the outcome so far whenever it changes.
+        before: The outcome noted before an interruption.
     """
 
     def __init__(
@@ -109,39 +86,38 @@ class CellRunner:
         job: CellJob,
         writer: RowWriter,
         advanced: Callable[[int], None],
-        noted: Callable[[dict[str, Any]], None] = lambda facts: None,
-        before: Mapping[str, Any] = MappingProxyType({}),
+        noted: Callable[[Outcome], None] = lambda outcome: None,
+        before: Outcome = NOTHING_NOTED,
     ) -> None:
         self.job, self.writer, self.advanced, self.noted = job, writer, advanced, noted
         self.meter = Meter(job.source.device)
         self.way: Way = way_of(job.method, per_image=job.reset == "image")
-        self.outcome = CellOutcome(**before)
+        self.outcome = before
         self.at_once: int | None = None
         self.labels = job.stream.labels()
 
-    def run(self, start: int = 0) -> CellOutcome:
+    def run(self, start: int = 0) -> Outcome:
         """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
         job = self.job
         with self.meter.phase("init"):
             initial = job.method.init(job.source, job.task)
         loading = job.split.seconds if job.split else 0.0
-        self.outcome.init_ms = 1e3 * (self.meter.take()["init"] - loading)
-        state, begun = initial, _batches_before(job.stream, start)
-        for index, batch in enumerate(job.stream.from_row(start)):
-            fresh = index == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
-            now = Step(batch, index, begun + index, fresh)
-            state = self._one(initial if fresh else state, now)
+        init_ms = 1e3 * (self.meter.take()["init"] - loading)
+        state = initial
+        for turn, batch in enumerate(job.stream.from_row(start)):
+            reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
+            state = self._one(initial if reset else state, Step(batch, turn, reset))
             self.advanced(len(batch.rows))
-        return self.outcome
+        return replace(self.outcome, init_ms=init_ms)
 
     def _one(self, state: State, now: Step) -> State:
-        batch, before = now.batch, self.outcome.facts()
+        batch, before = now.batch, self.outcome
         split = list(groups(batch, self._at_once(state, now)))
         peaks = [self._probe(state, split[0], now)]
         self.meter.take()
         parts = []
         for group in split:
-            stepped, peak = self._watched(state, self._inputs(group, now.number), group)
+            stepped, peak = self._watched(state, self._inputs(group, batch.number), group)
             parts.append(stepped)
             peaks.append(peak)
         seconds, stepped = self.meter.take(), joined(parts)
@@ -149,11 +125,12 @@ class CellRunner:
         peak = max((one for one in peaks if one is not None), default=None)
         if self.job.scored is not None:
             self.job.scored(batch, stepped.scores)
-        self.outcome.finite &= bool(torch.isfinite(stepped.scores).all())
+        finite = self.outcome.finite and bool(torch.isfinite(stepped.scores).all())
+        self.outcome = replace(self.outcome, finite=finite)
         columns = self._columns(stepped, batch, seconds)
-        if self.outcome.facts() != before:
-            self.noted(self.outcome.facts())
-        self.writer.append(columns | {"warmup": warmup, "reset": now.fresh, "peak_mib": peak})
+        if self.outcome != before:
+            self.noted(self.outcome)
+        self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
         return stepped.state
 
     def _at_once(self, state: State, now: Step) -> int:
@@ -162,10 +139,10 @@ class CellRunner:
             return len(now.batch.rows)
         if self.at_once is None:
             (one, *_), most = groups(now.batch, 1), self.job.stream.batch_size
-            inputs = self._inputs(one, now.number)
+            inputs = self._inputs(one, now.batch.number)
             work = (lambda: self._step(state, inputs, one)) if self.way == "vmap" else None
             self.at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
-            self.outcome.images_at_once = self.at_once
+            self.outcome = replace(self.outcome, images_at_once=self.at_once)
         return self.at_once
 
     def _watched(self, state: State, inputs: Inputs, batch: Batch) -> tuple[Stepped, float | None]:
@@ -175,7 +152,8 @@ class CellRunner:
             return self._step(state, inputs, batch), None
         done: list[Stepped] = []
         peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
-        self.outcome.absolute_peak_mib = max(absolute, self.outcome.absolute_peak_mib or 0.0)
+        highest = max(absolute, self.outcome.absolute_peak_mib or 0.0)
+        self.outcome = replace(self.outcome, absolute_peak_mib=highest)
         return done[0], peak
 
     def _step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
@@ -204,7 +182,7 @@ class CellRunner:
         wanted = self.job.probe_memory and (now.turn == 1 or last)
         if not wanted or self.job.source.device.type != "cpu":
             return None
-        inputs = self._inputs(group, now.number)
+        inputs = self._inputs(group, now.batch.number)
         return cpu_peak(lambda: self._step(state, inputs, group))
 
     def _inputs(self, batch: Batch, number: int) -> Inputs:
@@ -231,11 +209,11 @@ class CellRunner:
             return method.draw(source, count, generator)
 
         if self.job.reset != "image":
-            return _moved(draw(len(batch.rows), "step", batch.rows.start), source.device)
+            return _to_device(draw(len(batch.rows), "step", batch.rows.start), source.device)
         each = [draw(1, "image", image_id) for image_id in batch.ids]
         if all(one is None for one in each):
             return None
-        return _moved(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source.device)
+        return _to_device(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source.device)
 
     def _columns(self, stepped: Stepped, batch: Batch, seconds: dict[str, float]) -> dict[str, Any]:
         rows, count = slice(batch.rows.start, batch.rows.stop), len(batch.rows)
@@ -243,7 +221,7 @@ class CellRunner:
         kept = self.job.scores
         columns = {
             "image_id": list(batch.ids),
-            "shift": str(batch.shift),
+            "shift": [str(shift) for shift in batch.shifts],
             "position": np.arange(rows.start, rows.stop, dtype=np.int32),
             "label": self.labels[rows].astype(np.int32),
             **own,
@@ -261,24 +239,14 @@ class CellRunner:
         return columns
 
 
-def _batches_before(stream: Stream, row: int) -> int:
-    """Return how many batches of a stream begin before a row."""
-    count = 0
-    for part in stream.parts:
-        length = len(part.positions)
-        count += -(-max(0, min(row, length)) // stream.batch_size)
-        row -= length
-    return count
-
-
 def _encoded(source: SourceModel, inputs: Inputs) -> Inputs:
     """Return the inputs with raw features (N, D), and those of the views (N, V, D) of which view 0 is the image."""
     assert inputs.images is not None
     if inputs.views is None:
         return inputs._replace(features=source.encode(inputs.images))
-    found = torch.unflatten(source.encode(inputs.views.flatten(0, 1)), 0, inputs.views.shape[:2])
-    return inputs._replace(features=found[:, 0], view_features=found)
+    features = torch.unflatten(source.encode(inputs.views.flatten(0, 1)), 0, inputs.views.shape[:2])
+    return inputs._replace(features=features[:, 0], view_features=features)
 
 
-def _moved(draws: Any, device: torch.device) -> Any:
+def _to_device(draws: Any, device: torch.device) -> Any:
     return pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, draws)

@@ -55,5 +55,6 @@ def groups(batch: Batch, size: int) -> Iterator[Batch]:
             images=batch.images[part],
             rows=batch.rows[part],
             ids=batch.ids[part],
+            shifts=batch.shifts[part],
             first=batch.first and start == 0,
         )

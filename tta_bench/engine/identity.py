@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol card of a cell, and its content-addressed id."""
+"""The protocol card and the manifest of a cell, from its names and the objects behind them."""
 
 from __future__ import annotations
 
@@ -8,45 +8,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tta_bench.data.dataset import Dataset
 from tta_bench.data.images import views
 from tta_bench.data.images.source import ImageSource
-from tta_bench.data.stream import Stream
+from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.machine import describe_machine, revision, versions
-from tta_bench.engine.planning import CellPlan
 from tta_bench.engine.split import source_data
 from tta_bench.errors import PluginError
-from tta_bench.hyperparameters import as_dict, source_hash, variant
 from tta_bench.method import Method, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.prompts import sentences_hash
-from tta_bench.spec import RunSpec, digest
+from tta_bench.spec import Cell, Manifest, Notes, Protocol, digest
+from tta_bench.spec.cell import ID_LENGTH
+from tta_bench.spec.manifest import Clock
 
-SCHEMA_VERSION = 1
-ID_LENGTH = 20
-OWN_NOTES = (
-    "variant", "sees", "baseline", "demonstration", "random_weights", "adapts", "predicts", "output", "paper",
-    "suite", "bad_images", "prompt_set", "category",
-)  # fmt: skip
-"""Notes of a manifest that the harness writes and no method may."""
+TIMER = "time.perf_counter, synchronised with the device at both ends"
 
 
-class Told(NamedTuple):
+class MethodInfo(NamedTuple):
     """What a method says of itself on one source model.
 
     Attributes:
-        policy: How views are made for it.
-        adapts: Names of the tensors that it changes.
+        view_policy: How views are made for it.
+        adapted_tensors: Names of the tensors that it changes.
         notes: Its own notes for the manifest.
         sentences: Those that it encodes besides the source model's.
     """
 
-    policy: ViewPolicy | None = None
-    adapts: tuple[str, ...] = ()
+    view_policy: ViewPolicy | None = None
+    adapted_tensors: tuple[str, ...] = ()
     notes: Mapping[str, Any] = {}
     sentences: tuple[str, ...] = ()
 
 
-def told(method: Method, source: SourceModel) -> Told:
+def describe_method(method: Method, source: SourceModel) -> MethodInfo:
     """Ask a method what the manifest says of it.
 
     Raises:
@@ -61,10 +56,9 @@ def told(method: Method, source: SourceModel) -> Told:
         raise PluginError(
             f"{name}.notes must return a dict of texts ({error}); turn its values into text"
         ) from error
-    taken = sorted(set(OWN_NOTES) & notes.keys())
-    if taken:
-        raise PluginError(f"{name}.notes must leave {', '.join(taken)} to the harness; choose other keys")
-    return Told(policy, tuple(map(str, method.adapts(source))), notes, tuple(method.sentences(source)))
+    return MethodInfo(
+        policy, tuple(map(str, method.adapted_tensors(source))), notes, tuple(method.sentences(source))
+    )
 
 
 def is_baseline(method: Method) -> bool:
@@ -76,149 +70,119 @@ def is_baseline(method: Method) -> bool:
     return idle is not None and all(getattr(method, name, None) == value for name, value in idle)
 
 
-def cell_spec(
-    cell: CellPlan,
-    spec: RunSpec,
-    source: SourceModel,
-    stream: Stream,
-    policy: ViewPolicy | None,
-    split: ImageSource | None = None,
-) -> dict[str, Any]:
-    """Return everything that the predictions of a cell depend on; its hash is the cell's id."""
-    return {
-        "method": cell.name,
-        "preset": cell.preset,
-        "hyperparameters": as_dict(cell.method),
-        "method_hash": source_hash(type(cell.method)),
-        "model": cell.model,
-        "pretrained": spec.pretrained,
-        "weights_sha256": source.weights_sha256,
-        "preprocessing": source.preprocess.describe(),
-        "mean": source.mean.tolist(),
-        "std": source.std.tolist(),
-        "dataset": cell.dataset.name,
-        "shifts": [str(shift) for shift in cell.shifts],
-        "subset": cell.subset,
-        "limit": len(stream.parts[0].positions),
-        "data_hash": digest([part.images.data_hash for part in stream.parts], 16),
-        "order_hash": stream.order_hash(),
-        "class_names": digest(source.class_names, 16),
-        "templates": sentences_hash(source.text.sentences) if source.text else "",
-        "batch_size": cell.batch_size,
-        "reset": cell.reset,
-        "seed": cell.seed,
-        "precision": spec.precision,
-        "device": source.device.type,
-        **({"source_split": split.data_hash} if split is not None else {}),
-        **({"views": f"{policy.kind} {policy.count} version {views.VERSION}"} if policy is not None else {}),
-    }
+class Resolved(NamedTuple):
+    """A cell with the objects that its names stand for.
+
+    Attributes:
+        cell: The cell.
+        method: Its method.
+        dataset: Its dataset.
+        source: Its source model.
+        stream: What the method sees.
+        split: The source images, where the method asks for them.
+        info: What the method says of itself.
+    """
+
+    cell: Cell
+    method: Method
+    dataset: Dataset
+    source: SourceModel
+    stream: Stream
+    split: ImageSource | None = None
+    info: MethodInfo = MethodInfo()
 
 
-def cell_id(spec: dict[str, Any]) -> str:
-    """Return the id of a cell: the hash of its specification."""
-    return digest(spec, ID_LENGTH)
+def protocol_card(one: Resolved) -> Protocol:
+    """Return the protocol card of a cell: what its names turned out to hold."""
+    cell, source, stream = one.cell, one.source, one.stream
+    policy, used = one.info.view_policy, source_data(one.method)
+    return Protocol(
+        class_list=digest(source.class_names, 16),
+        label_mask=one.dataset.class_indices or None,
+        precision=cell.precision,
+        device=source.device.type,
+        scenario=cell.scenario,
+        severity=tuple(sorted({shift.severity for shift in cell.each_shift() if shift.severity})),
+        subset=cell.subset,
+        images_used=len(stream),
+        images_available=sum(len(part.images) for part in stream.parts),
+        data_hash=digest([part.images.data_hash for part in stream.parts], 16),
+        data_seed=cell.data_seed,
+        origin="; ".join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
+        order_hash=stream.order_hash(),
+        model=cell.model,
+        weights=source.weights_sha256,
+        preprocessing=source.preprocess.describe(),
+        normalisation=normalisation(source),
+        reset=cell.reset,
+        batch_size=cell.batch_size,
+        prompts=encoded_prompts(one),
+        views="" if policy is None else f"{policy.kind} {policy.count} version {views.VERSION}",
+        source_data=", ".join(used) if used else "none",
+        source_split="" if one.split is None else one.split.data_hash,
+        hyperparameters_chosen=cell.chosen,
+        seed=cell.seed,
+    )
 
 
-def scores_key(spec: dict[str, Any], shift: str, data_hash: str, order_hash: str) -> str:
+def encoded_prompts(one: Resolved) -> str:
+    """Return the hash of every sentence that is encoded; empty without a text side.
+
+    They are those that the source model is bound to, which student, teacher and baseline share, and then those that
+    the method adds.
+    """
+    text = one.source.text
+    return sentences_hash((*text.sentences, *one.info.sentences)) if text else ""
+
+
+def _origin(images: ImageSource) -> str:
+    return str(getattr(images, "origin", "as distributed"))
+
+
+def normalisation(source: SourceModel) -> str:
+    """Return the mean and deviation per channel inside a model, to six digits."""
+    mean, std = (" ".join(f"{value:.6g}" for value in one.tolist()) for one in (source.mean, source.std))
+    return f"mean {mean}, std {std}"
+
+
+def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -> str:
     """Return the key of the source scores that all methods on one model, shift and order share."""
     shared = (
-        "model", "weights_sha256", "preprocessing", "mean", "std", "class_names", "templates", "subset", "seed",
+        "model", "weights", "preprocessing", "normalisation", "class_list", "label_mask", "subset", "seed",
         "precision", "device",
     )  # fmt: skip
-    return digest([{key: spec[key] for key in shared}, shift, data_hash, order_hash], ID_LENGTH)
+    facts = {name: getattr(protocol, name) for name in shared}
+    sentences = one.source.text.sentences if one.source.text else ()
+    return digest(
+        [facts, sentences_hash(sentences), str(part.shift), part.images.data_hash, order_hash], ID_LENGTH
+    )
 
 
-def protocol_card(
-    cell: CellPlan,
-    spec: RunSpec,
-    source: SourceModel,
-    stream: Stream,
-    facts: dict[str, Any],
-    sentences: tuple[str, ...] = (),
-) -> dict[str, dict[str, Any]]:
-    """Return the protocol card: facts that must agree within a table, and facts that its columns show.
-
-    ``prompts`` is the hash of every sentence that is encoded: those that the source model is bound to, which student,
-    teacher and baseline share, and then those that the method adds.
-    """
-    severities = sorted({shift.severity for shift in cell.shifts if shift.severity})
-    used = source_data(cell.method)
-    return {
-        "comparable": {
-            "images_used": facts["limit"],
-            "images_available": len(stream.parts[0].images),
-            "subset": cell.subset,
-            "order_hash": _base_order(stream),
-            "severity": severities,
-            "origin": getattr(stream.parts[0].images, "origin", "as distributed"),
-            "class_list_hash": facts["class_names"],
-            "label_mask": list(cell.dataset.class_indices) if cell.dataset.class_indices else None,
-            "precision": spec.precision,
-            "device": facts["device"],
-        },
-        "columns": {
-            "model": cell.model,
-            "weights": facts["weights_sha256"],
-            "preprocessing": facts["preprocessing"],
-            "reset": cell.reset,
-            "batch_size": cell.batch_size,
-            "prompts": sentences_hash((*source.text.sentences, *sentences)) if source.text else "",
-            "source_data": ", ".join(used) if used else "none",
-            "hyperparameters_chosen": spec.chosen,
-            "seed": cell.seed,
-        },
-    }
-
-
-def _base_order(stream: Stream) -> str:
-    """Return the hash of the image ids in order, without the shifts that they appear under."""
-    part = stream.parts[0]
-    return digest([part.images.ids[position] for position in part.positions], 16)
-
-
-def manifest_facts(
-    cell: CellPlan,
-    spec: RunSpec,
-    source: SourceModel,
-    stream: Stream,
-    said: Told,
-    split: ImageSource | None = None,
-) -> dict[str, Any]:
+def make_manifest(one: Resolved) -> Manifest:
     """Return the manifest of a cell before it runs."""
-    facts = cell_spec(cell, spec, source, stream, said.policy, split)
-    protocol = protocol_card(cell, spec, source, stream, facts, said.sentences)
-    card = cell.method.card
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "cell": cell_id(facts),
-        "status": "running",
-        "spec": facts,
-        "protocol": protocol,
-        "protocol_hash": digest(protocol, 16),
-        "versions": versions(),
-        "machine": describe_machine(source.device),
-        "clock": {
-            "timer": "time.perf_counter, synchronised with the device at both ends",
-            "warmup_batches": int(stream.batches > 1),
-            "per_image": "time of the step over its images",
-        },
-        "revision": revision(),
-        "notes": {
-            "variant": variant(cell.method),
-            "sees": "image" if cell.reset == "image" else "batch",
-            "baseline": is_baseline(cell.method),
-            "demonstration": cell.dataset.demonstration,
-            "random_weights": not spec.pretrained,
-            "adapts": list(said.adapts),
-            "predicts": card.predicts,
-            "output": card.output,
-            "paper": card.paper,
-            "category": card.category,
-            "prompt_set": Path(cell.prompts).name if source.text else "",
-            **({"suite": dict(spec.suite)} if spec.suite else {}),
-            **said.notes,
-            "bad_images": sorted(
-                {name for part in stream.parts for name in getattr(part.images, "bad_images", [])}
-            ),
-        },
-    }
+    protocol, card = protocol_card(one), one.method.card
+    bad = {name for part in one.stream.parts for name in getattr(part.images, "bad_images", [])}
+    return Manifest(
+        id=one.cell.id(protocol),
+        cell=one.cell,
+        protocol=protocol,
+        protocol_hash=protocol.hash,
+        machine=describe_machine(one.source.device),
+        clock=Clock(TIMER, int(one.stream.batches > 1), "time of the step over its images"),
+        versions=versions(),
+        revision=revision(),
+        notes=Notes(
+            sees="image" if one.cell.reset == "image" else "batch",
+            baseline=is_baseline(one.method),
+            demonstration=one.dataset.demonstration,
+            random_weights=not one.cell.pretrained,
+            adapted_tensors=one.info.adapted_tensors,
+            predicts=card.predicts,
+            output=card.output,
+            paper=card.paper,
+            category=card.category,
+            prompt_set=Path(one.cell.prompts).name if one.source.text else "",
+            bad_images=tuple(sorted(bad)),
+            of_method=one.info.notes,
+        ),
+    )

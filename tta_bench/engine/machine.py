@@ -9,12 +9,12 @@ import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import tta_bench
 from tta_bench.errors import BadInputError
+from tta_bench.spec.manifest import Machine
 
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "robustbench")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -31,7 +31,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadInputError("--device cuda needs a CUDA device, and torch finds none here; use --device cpu")
+        raise BadInputError(
+            "device cuda needs a CUDA device, and torch finds none here; use device cpu", options=("device",)
+        )
     return torch.device(name)
 
 
@@ -47,22 +49,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> Machine:
     """Return what clocks and memory figures depend on."""
-    facts: dict[str, Any] = {
-        "device": device.type,
-        "device_name": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "torch_build": torch.__version__,
-    }
-    if device.type == "cuda":
-        facts["cuda"] = torch.version.cuda
-        facts["device_mib"] = torch.cuda.get_device_properties(device).total_memory // 2**20
-    return facts
+    cuda = device.type == "cuda"
+    return Machine(
+        device=device.type,
+        device_name=torch.cuda.get_device_name(device) if cuda else processor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        system=platform.system(),
+        architecture=platform.machine(),
+        torch_build=str(torch.__version__),
+        cuda=torch.version.cuda if cuda else None,
+        device_mib=torch.cuda.get_device_properties(device).total_memory // 2**20 if cuda else None,
+    )
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -47,7 +47,7 @@ class Meter:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
-        """Return the seconds of each phase since the last call, and start anew."""
+        """Return the seconds of each phase since the last call, and start again from zero."""
         taken, self._seconds = self._seconds, {}
         return taken
 

@@ -3,181 +3,212 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
+from tta_bench.engine.live import Live
+from tta_bench.engine.machine import resolve_device
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
+    as_dict,
     create_method,
     declared_prompts,
+    hyperparameter_names,
     method_class,
+    plugin_methods,
+    source_hash,
     unknown_hyperparameter,
     variant,
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of
 from tta_bench.prompts import DATASET
-from tta_bench.spec import RunSpec, settings_for
+from tta_bench.spec import Cell, PluginFile, Request, parse_setting, settings_for
 
 CLIP = "open_clip/ViT-B-16-quickgelu:openai"
 """The CLIP model of the literature's zero-shot tables; it takes any class names."""
 
 
-@dataclass(frozen=True)
-class CellPlan:
-    """One cell, by names and values.
+class Candidate(NamedTuple):
+    """One method of a run.
 
     Attributes:
-        name: Name of the method.
+        token: What the request calls it by.
+        name: Its name.
         method: The method with its hyper-parameters.
         preset: Name of its preset; empty: none.
-        model: Name of the source model.
-        dataset: The dataset, with the templates of `prompts`.
-        shifts: One shift, or the whole sequence where the method is never reset.
-        subset: Which images of each shift.
-        batch_size: Images per step.
-        reset: When the method forgets.
-        seed: Of order and draws.
-        prompts: Name of the prompt templates; ``"dataset"`` for the dataset's own.
+        plugin: The file that defines it; None if it is registered.
     """
 
+    token: str
     name: str
     method: Method
-    preset: str
-    model: str
-    dataset: Dataset
-    shifts: tuple[Shift, ...]
-    subset: str
-    batch_size: int
-    reset: str
-    seed: int
-    prompts: str = DATASET
-
-    @property
-    def label(self) -> str:
-        """What progress lines call the cell."""
-        changed = variant(self.method)
-        where = (
-            str(self.shifts[0])
-            if len(self.shifts) == 1
-            else f"{self.dataset.name} ({len(self.shifts)} shifts)"
-        )
-        return f"{self.name}{f'[{changed}]' if changed else ''} · {self.model} · {where}"
+    preset: str = ""
+    plugin: PluginFile | None = None
 
 
-def plan(spec: RunSpec, plugins: Mapping[str, type[Method]] | None = None) -> list[CellPlan]:
+def plan(request: Request, live: Live | None = None) -> list[Cell]:
     """Return the cells of a run, those of one shift side by side so that its images are made once.
+
+    Args:
+        request: What was asked.
+        live: Objects of this process that some of its names stand for.
 
     Raises:
         BadInputError: For the first name or value that cannot be accepted.
     """
-    methods = [(name, _method(spec, name, plugins)) for name in dict.fromkeys(spec.methods)]
-    for owner in spec.presets:
-        _check_owner("presets", owner, dict(methods))
-    for setting in spec.settings:
-        _check_setting(setting, dict(methods))
-    for model in spec.models:
-        if family_of(model)[0] not in registry.registered("models"):
+    live = live or Live()
+    methods = _candidates(request, live)
+    device = resolve_device(request.device).type
+    for model in request.models:
+        if live.find("model", model) is None and family_of(model)[0] not in registry.registered("models"):
             raise UnknownNameError(
                 "model", model, registry.registered("models"), "`tta-bench list models` shows all"
             )
     cells = [
         cell
-        for dataset, shifts in _datasets(spec)
-        for seed in spec.seeds
-        for cell in _cells(spec, methods, dataset, shifts, seed)
+        for dataset, shifts in _datasets(request, live)
+        for seed in request.seeds
+        for cell in _cells(request, methods, dataset, shifts, seed, device, live)
     ]
-    return list({_key(cell): cell for cell in cells}.values())
+    return list({(cell.label, str(cell.identity())): cell for cell in cells}.values())
 
 
-def _method(spec: RunSpec, name: str, plugins: Mapping[str, type[Method]] | None) -> Method:
+def _candidates(request: Request, live: Live) -> list[Candidate]:
+    """Return the methods of a run; settings and presets are for those that are named."""
+    files = plugin_methods(request.plugins)
+    methods = []
+    for name in dict.fromkeys(request.methods):
+        if (entry := live.find("method", name)) is not None:
+            methods.append(Candidate(name, entry.name, entry.value))
+            continue
+        method = _method(request, name, {key: cls for key, (cls, _) in files.items()})
+        plugin = files[name][1] if name in files else None
+        methods.append(Candidate(name, name, method, _preset(request, name), plugin))
+    _check_owners(request, [one for one in methods if live.find("method", one.token) is None])
+    for one in methods:
+        if request.precision not in one.method.card.precision:
+            good = ", ".join(sorted(one.method.card.precision))
+            raise IncompatibleError(
+                f"{one.name} is good for precision {good}, got {request.precision!r}; choose one of those",
+                options=("precision",),
+            )
+    return methods
+
+
+def _method(request: Request, name: str, plugins: Mapping[str, type[Method]]) -> Method:
     """Return one method with the settings that are its own, or that it shares with others of the run."""
-    known = _hyperparameters(method_class(name, plugins))
+    known = hyperparameter_names(method_class(name, plugins))
+    owned = {one.name for one in map(parse_setting, request.settings) if one.method == name}
     values = {
         key: value
-        for key, value in settings_for(name, spec.settings).items()
-        if key in known or any(setting.startswith(f"{name}.{key}=") for setting in spec.settings)
+        for key, value in settings_for(name, request.settings).items()
+        if key in known or key in owned
     }
-    method = create_method(name, values, preset=_preset(spec, name), plugins=plugins)
-    if spec.precision not in method.card.precision:
-        good = ", ".join(sorted(method.card.precision))
-        raise IncompatibleError(
-            f"{name} is good for --precision {good}, got {spec.precision!r}; choose one of those"
-        )
-    return method
+    return create_method(name, values, preset=_preset(request, name), plugins=plugins)
 
 
-def _hyperparameters(cls: type[Method]) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+def _check_owners(request: Request, methods: Sequence[Candidate]) -> None:
+    """Refuse a preset or a setting that no method of the run would read."""
+    names = [one.name for one in methods]
+    known = {key for one in methods for key in hyperparameter_names(type(one.method))}
+    for owner in request.presets:
+        _check_owner("presets", owner, names)
+    for setting in map(parse_setting, request.settings):
+        if setting.method:
+            _check_owner("settings", setting.method, names)
+        elif setting.name not in known:
+            raise unknown_hyperparameter(", ".join(names), setting.name, known)
 
 
-def _check_setting(setting: str, methods: Mapping[str, Method]) -> None:
-    """Refuse a ``--set`` that no method of the run would read."""
-    owner, dot, name = setting.partition("=")[0].rpartition(".")
-    if dot:
-        _check_owner("--set", owner, methods)
-    known = {key for method in methods.values() for key in _hyperparameters(type(method))}
-    if not dot and name not in known:
-        raise unknown_hyperparameter(", ".join(methods), name, known)
-
-
-def _check_owner(option: str, owner: str, methods: Mapping[str, Method]) -> None:
+def _check_owner(option: str, owner: str, methods: Sequence[str]) -> None:
     if owner not in methods:
-        raise UnknownNameError(
-            f"method in {option}", owner, methods, "it must be one of the methods of this run"
-        )
+        hint = "it must be one of the methods of this run"
+        raise UnknownNameError(f"method in {option}", owner, methods, hint, options=(option,))
 
 
-def _preset(spec: RunSpec, name: str) -> str:
-    return spec.presets.get(name, spec.preset)
+def _preset(request: Request, name: str) -> str:
+    return request.presets.get(name, request.preset)
 
 
-def _datasets(spec: RunSpec) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:
+def _datasets(request: Request, live: Live) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:
     """Yield every dataset once, with all shifts that were asked of it."""
     asked: dict[str, tuple[Dataset, list[Shift]]] = {}
-    for token in spec.datasets:
-        dataset, corruptions, severities = find_dataset(token)
-        named = corruptions or (spec.corruptions if dataset.corruptions else ())
-        found = dataset.shifts(named, severities or spec.severities)
-        asked.setdefault(dataset.name, (dataset, []))[1].extend(found)
-    if spec.corruptions and not any(dataset.corruptions for dataset, _ in asked.values()):
+    for token in request.datasets:
+        entry = live.find("dataset", token)
+        dataset, corruptions, severities = (entry.value, (), ()) if entry else find_dataset(token)
+        named = corruptions or (request.corruptions if dataset.corruptions else ())
+        asked.setdefault(dataset.name, (dataset, []))[1].extend(
+            dataset.shifts(named, severities or request.severities)
+        )
+    if request.corruptions and not any(dataset.corruptions for dataset, _ in asked.values()):
         names = ", ".join(asked)
         raise BadInputError(
-            f"--corruption needs a corrupted dataset such as pocket-c, got {names}; leave it out"
+            f"corruptions must go with a corrupted dataset such as pocket-c, got {names}; leave them out",
+            options=("corruptions",),
         )
-    for dataset, shifts in asked.values():
-        yield dataset, tuple(dict.fromkeys(shifts))
+    for dataset, found in asked.values():
+        yield dataset, tuple(dict.fromkeys(found))
 
 
 def _cells(
-    spec: RunSpec, methods: list[tuple[str, Method]], dataset: Dataset, shifts: tuple[Shift, ...], seed: int
-) -> Iterator[CellPlan]:
-    for group in [(shift,) for shift in shifts] + [shifts]:
-        for name, method in methods:
-            reset = spec.reset or method.card.reset
-            if (reset == "never") != (group is shifts):
+    request: Request,
+    methods: Sequence[Candidate],
+    dataset: Dataset,
+    shifts: tuple[Shift, ...],
+    seed: int,
+    device: str,
+    live: Live,
+) -> Iterator[Cell]:
+    streams = [("iid", (shift,)) for shift in shifts] + [("sequence", shifts)]
+    for scenario, seen in streams:
+        for one in methods:
+            reset = request.reset or one.method.card.reset
+            if scenario != (request.scenario or default_scenario(reset)):
                 continue
-            batch_size = spec.batch_size or _default_batch(method, dataset, reset)
-            method.check_protocol(reset, batch_size)
-            preset = _preset(spec, name)
-            prompts = spec.prompts or declared_prompts(type(method), preset)
-            for model in spec.models or (_default_model(name, method, dataset),):
-                yield CellPlan(
-                    name=name,
-                    method=method,
-                    preset=preset,
+            batch_size = request.batch_size or _default_batch(one.method, dataset, reset)
+            one.method.check_protocol(reset, batch_size)
+            prompts = request.prompts or declared_prompts(type(one.method), one.preset)
+            dataset.prompted(prompts)
+            for model in request.models or (_default_model(one.name, one.method, dataset),):
+                yield Cell(
+                    **_of_method(one),
                     model=model,
-                    dataset=dataset.prompted(prompts),
-                    shifts=group,
-                    subset=spec.subset or dataset.default_subset,
+                    dataset=dataset.name,
+                    shifts=tuple(map(str, seen)),
+                    subset=request.chosen_subset or dataset.default_subset,
                     batch_size=batch_size,
                     reset=reset,
                     seed=seed,
+                    data_seed=request.data_seed,
+                    scenario=scenario,
+                    precision=request.precision,
+                    device=device,
+                    pretrained=request.pretrained,
+                    chosen=request.chosen,
                     prompts=prompts,
+                    data_options=request.data_options,
+                    suite=request.suite,
+                    in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),
                 )
+
+
+def default_scenario(reset: str) -> str:
+    """Return the scenario where none is named: a method that is never reset sees all shifts in one stream."""
+    return "sequence" if reset == "never" else "iid"
+
+
+def _of_method(one: Candidate) -> dict[str, Any]:
+    return {
+        "method": one.name,
+        "hyperparameters": as_dict(one.method),
+        "method_hash": source_hash(type(one.method)),
+        "preset": one.preset,
+        "variant": variant(one.method),
+        "plugin": one.plugin,
+    }
 
 
 def _default_model(name: str, method: Method, dataset: Dataset) -> str:
@@ -191,8 +222,9 @@ def _default_model(name: str, method: Method, dataset: Dataset) -> str:
     usual = CLIP if method.card.model == "pocket-clip" else dataset.classifier
     if not usual:
         raise BadInputError(
-            f"{name} on {dataset.name} needs --model, since no usual classifier is known for its classes; name one "
-            f"that was trained on them, e.g. timm/NAME, or a CLIP-like one, e.g. {CLIP}"
+            f"{name} on {dataset.name} needs a model, since no usual classifier is known for its classes; name one "
+            f"that was trained on them, e.g. timm/NAME, or a CLIP-like one, e.g. {CLIP}",
+            options=("models",),
         )
     return usual
 
@@ -201,21 +233,17 @@ def _default_batch(method: Method, dataset: Dataset, reset: str) -> int:
     return method.card.chunk if reset == "image" else dataset.default_batch
 
 
-def _key(cell: CellPlan) -> tuple[object, ...]:
-    return (cell.name, cell.model, cell.shifts, cell.seed, cell.reset, cell.batch_size, cell.subset)
-
-
-def describe_defaults(cells: list[CellPlan], spec: RunSpec) -> str:
-    """Return the sentence that a run begins with: what was chosen where nothing was said."""
-    shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.shifts))
+def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
+    """Return the sentence that a run begins with: the values that were chosen by default."""
+    shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.each_shift()))
     severities = sorted({shift.severity for shift in shifts if shift.severity})
     corruptions = list(dict.fromkeys(shift.corruption for shift in shifts if shift.corruption))
-    parts = [*_suite(spec), f"{len(cells)} cells"]
+    parts = [*_suite(request), f"{len(cells)} cells"]
     if corruptions:
         listed = f"{len(corruptions)} corruptions" if len(corruptions) > 1 else corruptions[0]
         parts.append(f"{listed} at severity {', '.join(map(str, severities))}")
     parts.append(f"{', '.join(sorted({cell.subset for cell in cells}))} images per shift (--limit)")
-    per_method = {(cell.name, cell.model, cell.reset, cell.batch_size): cell for cell in cells}
+    per_method = {(cell.method, cell.model, cell.reset, cell.batch_size): cell for cell in cells}
     parts += [
         f"{name} on {model}: reset per {reset}, {size} images at a time"
         if reset != "never"
@@ -224,14 +252,14 @@ def describe_defaults(cells: list[CellPlan], spec: RunSpec) -> str:
     ]
     chosen = list(dict.fromkeys(cell.prompts for cell in cells))
     parts += [f"prompts {', '.join(chosen)}"] if chosen != [DATASET] else []
-    parts.append(f"seed {', '.join(map(str, spec.seeds))}")
+    parts.append(f"seed {', '.join(map(str, request.seeds))}")
     return "; ".join(parts)
 
 
-def _suite(spec: RunSpec) -> Iterator[str]:
+def _suite(request: Request) -> Iterator[str]:
     """Yield the suite that a run follows, and what it changes of it."""
-    if spec.suite:
-        changed = ", ".join(spec.suite["changed"])
-        yield f"suite {spec.suite['name']}, version {spec.suite['version']}" + (
+    if request.suite:
+        changed = ", ".join(request.suite.changed)
+        yield f"suite {request.suite.name}, version {request.suite.version}" + (
             f", with other {changed}" if changed else ""
         )

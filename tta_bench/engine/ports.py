@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tta_bench.spec import Manifest
+
 
 class SourceScores(NamedTuple):
     """What the source model alone says of a stream: predictions (n,) int64 and confidences (n,) float32."""
@@ -29,22 +31,19 @@ class RowWriter(Protocol):
 class RecordStore(Protocol):
     """Where cells are kept, by their content-addressed ids."""
 
-    def status(self, cell: str) -> str | None:
-        """Return the status of a cell, None if it was never begun."""
-
     def rows_done(self, cell: str) -> int:
         """Return how many rows from the cell's start are safe."""
 
-    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> RowWriter:
+    def begin(self, manifest: Manifest, *, resume: bool) -> RowWriter:
         """Note that a cell is running and return where its rows go."""
 
-    def noted(self, cell: str) -> Mapping[str, Any]:
-        """Return the last manifest of a cell, empty if it was never begun."""
+    def manifest(self, cell: str) -> Manifest | None:
+        """Return the last manifest of a cell, None if it was never begun."""
 
-    def note(self, manifest: Mapping[str, Any]) -> None:
+    def note(self, manifest: Manifest) -> None:
         """Keep what is known of a cell under way, at once."""
 
-    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+    def finish(self, writer: RowWriter, manifest: Manifest) -> None:
         """Close a cell with its final manifest."""
 
     def scores(self, key: str) -> SourceScores | None:
@@ -55,7 +54,7 @@ class RecordStore(Protocol):
 
 
 class Reporter(Protocol):
-    """Who is told how the run goes."""
+    """Whoever shows the progress of a run."""
 
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Tell that a cell of ``total`` images begins, ``done`` of them being safe already."""

@@ -33,12 +33,12 @@ def open_split(dataset: Dataset, name: str, method: Method) -> ImageSource:
         method: The method.
 
     Raises:
-        BadInputError: If the dataset brings none.
+        BadInputError: If the dataset provides none.
     """
     if dataset.source_split is None:
         raise BadInputError(
             f"method {name!r} needs source data ({', '.join(source_data(method))}), which dataset "
-            f"{dataset.name!r} does not bring; leave the method out or choose a dataset that does, e.g. pocket-c"
+            f"{dataset.name!r} does not provide; leave the method out or choose a dataset that does, e.g. pocket-c"
         )
     return dataset.source_split()
 

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from tta_bench.errors import IncompatibleError
 from tta_bench.models.source import Network
 
+PARENT = 1000
+"""Classes of ImageNet-1k, which the indices of the datasets count in."""
+
 
 class Classifier(Network):
     """A network whose features are whatever enters its linear classifier.
@@ -20,9 +23,11 @@ class Classifier(Network):
     Args:
         model: Images to logits.
         classes: How many classes the stream has.
-        indices: Which outputs of the model stand for them, in that order; None: all of them. Where several
-            outputs stand for one class, its logit is their largest. A model that has as many outputs as there are
-            classes, too few for the indices, was trained on just these classes and is taken whole.
+        indices: Which labels of the parent set, ImageNet-1k, stand for them, in that order; None: all outputs of the
+            model are the classes. Where several stand for one class, its logit is their largest. A model that has as
+            many outputs as there are classes, too few for the indices, was trained on just these classes and is taken
+            whole. One with other than 1,000 outputs must declare as ``label_outputs`` which output each label of the
+            parent set has; positions in another list would be other classes.
     """
 
     indices: Tensor | None
@@ -43,11 +48,8 @@ class Classifier(Network):
         used = outputs_of(indices or ())
         if used and max(used) >= outputs == classes:
             indices, used = None, []
-        if not all(0 <= index < outputs for index in used):
-            raise IncompatibleError(
-                f"the model has {outputs} outputs but the dataset's classes are its outputs {min(used)} to "
-                f"{max(used)}; choose a model trained on the class list that the dataset is part of"
-            )
+        if used:
+            indices = _outputs(model, outputs, indices or ())
         chosen, shares = (None, None) if indices is None else _table(indices)
         self.register_buffer("indices", chosen, persistent=False)
         self.register_buffer("shares", shares, persistent=False)
@@ -93,6 +95,30 @@ class Classifier(Network):
             return self.linear.weight
         rows = self.linear.weight[self.indices]
         return rows if self.shares is None else (rows * self.shares.to(rows.dtype)[..., None]).sum(1)
+
+
+def _outputs(
+    model: nn.Module, outputs: int, labels: Sequence[int | Sequence[int]]
+) -> Sequence[int | Sequence[int]]:
+    """Return the outputs that stand for labels of the parent set, as the model declares them or as ImageNet-1k's.
+
+    Raises:
+        IncompatibleError: If the model's outputs are another list of classes.
+    """
+    declared = getattr(model, "label_outputs", None)
+    if declared is None and outputs != PARENT:
+        raise IncompatibleError(
+            f"the dataset's classes are some of ImageNet-1k's {PARENT:,}, but the model has {outputs:,} outputs, whose "
+            "order is another; choose a model with the ImageNet-1k head, or declare label_outputs on it"
+        )
+    table = range(outputs) if declared is None else [int(one) for one in declared]
+    used = outputs_of(labels)
+    if max(used) >= len(table) or not all(0 <= table[label] < outputs for label in used):
+        raise IncompatibleError(
+            f"label_outputs must name one of the model's {outputs:,} outputs for each of the labels {min(used)} to "
+            f"{max(used)}, got {len(table)} entries; declare one output per label of the parent set"
+        )
+    return [table[one] if isinstance(one, int) else [table[label] for label in one] for one in labels]
 
 
 def outputs_of(indices: Sequence[int | Sequence[int]]) -> list[int]:

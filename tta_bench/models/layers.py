@@ -19,7 +19,7 @@ MOST_STAGES = 4
 
 
 class LayerInfo(NamedTuple):
-    """One layer that holds tensors of its own.
+    """One layer that holds parameters of its own, or BatchNorm, whose statistics can be adapted without any.
 
     Attributes:
         name: Module name without wrapper prefixes.
@@ -91,6 +91,11 @@ def install_rules(root: nn.Module, slot: Slot) -> None:
             setattr(root.get_submodule(parent), leaf, RuledBatchNorm(module, name, slot))
 
 
+def without_statistics(root: nn.Module) -> list[str]:
+    """Return the names of the BatchNorm layers that store no statistics and normalise by the batch always."""
+    return [name for name, one in root.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+
+
 def remove_rules(root: nn.Module) -> None:
     """Put the library's own BatchNorm layers back, in place, with the tensors that the ruled ones hold."""
     for name, module in list(root.named_modules()):
@@ -130,7 +135,7 @@ def list_layers(root: nn.Module) -> tuple[LayerInfo, ...]:
             current = index if len(starts) <= MOST_STAGES else index * MOST_STAGES // len(starts)
         kind = kind_of(module)
         own = tuple(f"{name}.{leaf}" if name else leaf for leaf, _ in module.named_parameters(recurse=False))
-        if kind is not None and own:
+        if kind is not None and (own or isinstance(module, RuledBatchNorm)):
             found.append(LayerInfo(name, kind, current, stages, own))
     return tuple(found)
 

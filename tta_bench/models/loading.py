@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from tta_bench import registry
-from tta_bench.errors import BadInputError, PluginError
+from tta_bench.errors import BadInputError, Caution, PluginError
 from tta_bench.models.source import SourceModel
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -51,6 +53,24 @@ def family_of(name: str) -> tuple[str, str]:
         if found and family in registry.registered("models"):
             return family, rest
     return name, ""
+
+
+def is_file(choice: str) -> bool:
+    """Return whether what follows a model's architecture is a file of weights, and not a tag."""
+    return "/" in choice or "." in choice or Path(choice).expanduser().is_file()
+
+
+def without_file(name: str) -> str:
+    """Return a model's name without the file of weights that it may end in; the weights' hash stands for the file.
+
+    ``timm/resnet50:weights/best.pt`` gives ``timm/resnet50``; a tag, as in ``torchvision/resnet50:IMAGENET1K_V1``,
+    stays.
+    """
+    family, rest = family_of(name)
+    _, colon, choice = rest.partition(":")
+    if not colon or not is_file(choice) or name.startswith(f"{family}:"):
+        return name
+    return name.removesuffix(f":{choice}")
 
 
 def load_model(
@@ -97,6 +117,8 @@ def load_model(
     model = registry.load("models", family)(request)
     if not isinstance(model, SourceModel):
         raise PluginError(f"the loader of {family!r} must return a SourceModel, got {type(model).__name__}")
+    for caution in model.cautions:
+        warnings.warn(caution, Caution, stacklevel=2)
     if precision == "bfloat16":
         model.round_products(torch.bfloat16)
     return model

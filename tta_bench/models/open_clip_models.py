@@ -13,7 +13,9 @@ from typing import Any
 import open_clip
 from safetensors import SafetensorError
 
+from tta_bench.data.layouts.base import read_text
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.models.checkpoints import fill
 from tta_bench.models.clip import clip_source
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
@@ -51,8 +53,13 @@ def load_hub(request: ModelRequest) -> SourceModel:
         BadInputError: If the repository cannot be fetched or holds no open_clip model.
     """
     config = hub_file(request.name, request.rest, ("open_clip_config.json",))
-    facts = json.loads(Path(config).read_text(encoding="utf-8"))
-    if "model_cfg" not in facts:
+    try:
+        facts = json.loads(read_text(Path(config)))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadInputError(
+            f"{config} must be a JSON file, but {error}; fetch the repository again"
+        ) from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model_cfg"), dict):
         raise BadInputError(
             f"expected an open_clip_config.json with 'model_cfg' in {request.rest!r}, got {config}"
         )
@@ -99,7 +106,8 @@ def weights_path(name: str, architecture: str, tag: str, facts: dict[str, Any]) 
         known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise BadInputError(
             f"expected weights after a colon, as in 'open_clip/{architecture}:TAG', got {name!r}; known: {known}; "
-            "or use --no-pretrained for random weights"
+            "or use pretrained=False for random weights",
+            options=("pretrained",),
         )
     if not facts:
         return str(Path(tag).expanduser())
@@ -118,11 +126,17 @@ def _load(request: ModelRequest, architecture: str, path: str | None, facts: dic
     """Return the source model of a registered configuration with weights from a file, or random ones."""
     _check_transformers(request.name, architecture)
     preprocess = {key: facts[key] for key in PREPROCESS_KEYS if facts.get(key) is not None}
+    own = path is not None and _is_own(request)
     try:
         with seeded(request.seed):
             model = open_clip.create_model(
-                architecture, pretrained=path, force_preprocess_cfg=preprocess, pretrained_hf=False
+                architecture,
+                pretrained=None if own else path,
+                force_preprocess_cfg=preprocess,
+                pretrained_hf=False,
             )
+        if own:
+            fill(model, str(path), request.name)
         tokenizer = open_clip.get_tokenizer(architecture)
     except (UnpicklingError, EOFError, SafetensorError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -141,6 +155,14 @@ def _load(request: ModelRequest, architecture: str, path: str | None, facts: dic
             raise
         raise misfit(request.name, path, error) from error
     return clip_source(request, model, tokenizer)
+
+
+def _is_own(request: ModelRequest) -> bool:
+    """Return whether a request names a file of weights of the user's own, saved by PyTorch or as safetensors."""
+    architecture, _, tag = request.rest.partition(":")
+    if request.name.startswith("hf-hub:") or tag.endswith((".npz", ".npy")):
+        return False
+    return bool(tag) and not open_clip.is_pretrained_cfg(architecture.replace("/", "-"), tag)
 
 
 def _check_transformers(name: str, architecture: str) -> None:

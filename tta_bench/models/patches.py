@@ -18,7 +18,7 @@ def patch_features(visual: nn.Module, x: Tensor) -> tuple[Tensor, Tensor] | None
     method ``patches``.
 
     Args:
-        visual: The visual tower of open_clip, or one with ``patches``.
+        visual: The visual tower of open_clip, which may hold a transformer of timm, or one with ``patches``.
         x: (N, C, H, W), normalised.
 
     Source: CALIP, arXiv:2209.14169, section 3.2.
@@ -29,6 +29,8 @@ def patch_features(visual: nn.Module, x: Tensor) -> tuple[Tensor, Tensor] | None
         return found
     if getattr(tower, "pool_type", None) == "tok" and getattr(tower, "attn_pool", None) is None:
         return _of_transformer(tower, x)
+    if getattr(getattr(tower, "trunk", None), "global_pool", None) == "token":
+        return _of_timm(tower, x)
     if hasattr(tower, "attnpool") and hasattr(tower, "layer4"):
         return _of_resnet(tower, x)
     return None
@@ -39,6 +41,13 @@ def _of_transformer(visual: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     if visual.final_ln_after_pool:
         tokens = visual.ln_post(tokens)
     return features, tokens if visual.proj is None else tokens @ visual.proj
+
+
+def _of_timm(visual: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    trunk = visual.trunk
+    tokens = trunk.forward_features(x)
+    patches = trunk.fc_norm(tokens[:, trunk.num_prefix_tokens :])
+    return visual.head(trunk.forward_head(tokens)), visual.head(patches)
 
 
 def _of_resnet(visual: Any, x: Tensor) -> tuple[Tensor, Tensor]:

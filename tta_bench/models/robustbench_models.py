@@ -8,6 +8,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +17,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
+from tta_bench.models.checkpoints import MALFORMED
 from tta_bench.models.classifier import Classifier, check_head, outputs_of
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
@@ -34,6 +37,8 @@ PREPROCESSINGS = {
     "Res224": Preprocess((224, 224)),
     "Crop288": Preprocess((288, 288), 0),
 }
+OVERRIDDEN = "as RobustBench's zoo declares it; its own evaluation takes timm's"
+"""Of models that RobustBench's evaluation prepares images for in another way than its zoo declares."""
 PREFERRED_THREAT = "corruptions"
 INSTALL = "pip install 'tta-bench[robustbench]'"
 
@@ -52,6 +57,8 @@ def load_robustbench(request: ModelRequest) -> SourceModel:
     entry = catalogue(zoo)[dataset, threat, name]
     mean, std, model = unwrap(_build(zoo, request, dataset, threat, name))
     preprocess = declared_preprocess(entry.get("preprocessing"), dataset, model, request.name)
+    if dataset == "imagenet" and entry.get("preprocessing") and timm_name(dataset, threat, name):
+        preprocess = replace(preprocess, note=OVERRIDDEN)
     network = Classifier(model, len(request.class_names), request.class_indices)
     check_head(network, preprocess.size, request.name)
     return SourceModel(
@@ -181,8 +188,7 @@ def _build(zoo: Any, request: ModelRequest, dataset: str, threat: str, name: str
     try:
         with seeded(request.seed), _old_checkpoints():
             if not request.pretrained:
-                made: nn.Module = catalogue(zoo)[dataset, threat, name]["model"]()
-                return made.eval()
+                return _random(zoo, dataset, threat, name).eval()
             loaded: nn.Module = zoo.load_model(name, folder, dataset, threat)
             return loaded.eval()
     except (OSError, trouble) as error:
@@ -192,6 +198,37 @@ def _build(zoo: Any, request: ModelRequest, dataset: str, threat: str, name: str
             f"the checkpoint of {request.name!r} in {folder} holds more than tensors; if you trust RobustBench's "
             "authors, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again"
         ) from error
+    except MALFORMED as error:
+        raise _unbuilt(request, folder, error) from error
+
+
+def _unbuilt(request: ModelRequest, folder: Path, error: Exception) -> BadInputError:
+    """Return the error of a model that RobustBench cannot make, or not with the checkpoint that it keeps."""
+    reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if request.pretrained:
+        return BadInputError(
+            f"the checkpoint of {request.name!r} in {folder} is damaged or does not fit ({reason}); remove it and run "
+            "again"
+        )
+    return BadInputError(
+        f"RobustBench cannot build {request.name!r} with the installed timm ({reason}); choose another model"
+    )
+
+
+def _random(zoo: Any, dataset: str, threat: str, name: str) -> nn.Module:
+    """Return the network of an entry with random weights; some entries stand for one that RobustBench gives timm."""
+    registered = timm_name(dataset, threat, name)
+    if registered:
+        made: nn.Module = timm.create_model(registered, num_classes=OUTPUTS[dataset], pretrained=False)
+        return made
+    built: nn.Module = catalogue(zoo)[dataset, threat, name]["model"]()
+    return built
+
+
+def timm_name(dataset: str, threat: str, name: str) -> str:
+    """Return the name under which RobustBench registers a model with timm; empty if it does not."""
+    registered = f"{name.lower().replace('-', '_')}_{dataset.lower()}_{threat.lower()}"
+    return registered if timm.is_model(registered) else ""
 
 
 @contextlib.contextmanager

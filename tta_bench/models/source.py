@@ -29,6 +29,7 @@ from tta_bench.models.layers import (
     keep_type,
     list_layers,
     own_tensors,
+    without_statistics,
 )
 from tta_bench.models.maps import chosen_layers, map_layers
 from tta_bench.models.observe import Observed, prompting, skipping, watching
@@ -94,6 +95,17 @@ class Network(nn.Module):
         return (self.head(features) if mode == "full" else None), features, tokens
 
 
+def _cautions(name: str, root: nn.Module) -> tuple[str, ...]:
+    """Return what users should know of a network before they trust its scores, one sentence each."""
+    unstored = without_statistics(root)
+    if not unstored:
+        return ()
+    return (
+        f"{len(unstored)} BatchNorm layers of {name!r} ({unstored[0]} first) store no statistics, so they normalise by "
+        "the batch even without adaptation: the source scores depend on the batch size and on the order of the images",
+    )
+
+
 class SourceModel:
     """An immutable source model: evaluation mode, dtype and device fixed, nothing ever written in place.
 
@@ -141,6 +153,7 @@ class SourceModel:
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
+        self.cautions: tuple[str, ...] = _cautions(name, network.inner())
 
     @property
     def network(self) -> nn.Module:
@@ -159,11 +172,14 @@ class SourceModel:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+        """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names.
+
+        The text tower is among them, and prompts are not: they are a fact of their own.
+        """
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:
-            tensors["text.prototypes"] = self.text.prototypes()
+            tensors |= {f"text.{name}": value for name, value in self.text.tensors().items()}
         for key in sorted(tensors):
             value = tensors[key].detach().cpu().contiguous()
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

@@ -49,6 +49,11 @@ class TextSide:
         """The templates filled with the class names: the sentences behind the source model's own scores."""
         return sentences(self.templates, self.class_names)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the text tower by name; those of a visual tower beside it are left out."""
+        named = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        return {name: value for name, value in named.items() if not name.startswith("visual.")}
+
     @torch.no_grad()
     def features(self, prompts: Sequence[str]) -> Tensor:
         """Return the raw text features (P, D) of P prompts."""

@@ -13,10 +13,11 @@ from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
+from tta_bench.models.checkpoints import fill, read_weights
 from tta_bench.models.classifier import Classifier, check_head, last_linear
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
-from tta_bench.models.weights import fill, filter_of, hub_file, misfit, read_weights, seeded, unreachable
+from tta_bench.models.weights import filter_of, hub_file, misfit, seeded, unreachable
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -109,7 +110,8 @@ def _at_address(name: str, facts: Any) -> dict[str, Any]:
         known = ", ".join(timm.list_pretrained(f"{split_model_name_tag(name)[0]}*")[:8]) or "none"
         raise BadInputError(
             f"timm has no trained weights for {name!r}; similar models that have: {known}; choose one of them, "
-            f"give a file as timm/{name}:FILE, or use --no-pretrained for random weights"
+            f"give a file as timm/{name}:FILE, or use pretrained=False for random weights",
+            options=("pretrained",),
         )
     return {}
 

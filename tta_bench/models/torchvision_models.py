@@ -11,10 +11,11 @@ from torchvision.models import WeightsEnum
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import UnknownNameError
+from tta_bench.models.checkpoints import fill
 from tta_bench.models.classifier import Classifier
-from tta_bench.models.loading import ModelRequest
+from tta_bench.models.loading import ModelRequest, is_file
 from tta_bench.models.source import SourceModel
-from tta_bench.models.weights import fill, filter_of, misfit, seeded, unreachable
+from tta_bench.models.weights import filter_of, misfit, seeded, unreachable
 
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
@@ -34,7 +35,7 @@ def load_torchvision(request: ModelRequest) -> SourceModel:
     known = models.list_models(module=models)
     if architecture not in known:
         raise UnknownNameError("torchvision architecture", architecture, known)
-    file = choice if "/" in choice or "." in choice else ""
+    file = choice if is_file(choice) else ""
     weights = weights_of(architecture, "" if file else choice)
     model = build(request, architecture, file, weights)
     preset: Any = weights.transforms()

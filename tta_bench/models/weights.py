@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
 
 from tta_bench.data.images.preprocess import Interpolation
 from tta_bench.errors import BadInputError, IncompatibleError
@@ -38,7 +36,8 @@ def unreachable(name: str, place: str, reason: object, setting: str = "HF_HOME")
         why = f"{type(reason).__name__}: {why}"
     return BadInputError(
         f"the weights of {name!r} must come from {place}, which could not be fetched ({why}); connect once, or "
-        f"set {setting} to a folder that has them, or use --no-pretrained for random weights (for timing only)"
+        f"set {setting} to a folder that has them, or use pretrained=False for random weights (for timing only)",
+        options=("pretrained",),
     )
 
 
@@ -75,65 +74,11 @@ def hub_file(name: str, repository: str, files: Sequence[str]) -> str:
     raise unreachable(name, place, failure) from failure
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or a PyTorch checkpoint by name, without running its code.
-
-    Raises:
-        BadInputError: If the file is missing or is neither.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise BadInputError(
-            f"expected a file of weights, got {str(path)!r}, which does not exist; check the path"
-        )
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise BadInputError(
-                f"expected a safetensors file, got {file}, which is damaged: {error}"
-            ) from error
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise BadInputError(
-            f"expected a checkpoint of tensors alone, got {file}, which is not one "
-            f"({str(error).partition(chr(10))[0]}); save its state_dict with torch.save or as safetensors"
-        ) from error
-    return _state_dict(content, file)
-
-
-def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
-    """Return the tensors inside a checkpoint, where training scripts keep them under a key of their own."""
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BadInputError(f"expected a mapping of names to tensors in {file}; save the model's state_dict")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
-
-
-def fill(model: nn.Module, path: str | Path, name: str) -> None:
-    """Load a file of weights into a model; all names and shapes must agree.
-
-    Raises:
-        BadInputError: If the file cannot be read or does not fit.
-    """
-    try:
-        model.load_state_dict(read_weights(path))
-    except RuntimeError as error:
-        raise misfit(name, path, error) from error
-
-
 def misfit(name: str, path: str | Path, reason: object) -> BadInputError:
     """Return the error for a file of weights that is for another model or another number of classes."""
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     return BadInputError(
-        f"the weights in {path} do not fit the model {name!r} with these classes ({' '.join(lines[:2])[:200]}); "
+        f"the weights in {path} do not fit the model {name!r} with these classes ({' '.join(lines[:2])[:300]}); "
         "give the file of this architecture, trained on this class list"
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.data.dataset import Dataset, Opening
+from tta_bench.data.dataset import Dataset, OpenRequest
 from tta_bench.pocket.scenes.spec import CLASS_NAMES, TEMPLATES
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CORRUPTIONS = (
 )  # fmt: skip
 
 
-def open_pocket(opening: Opening) -> PocketImages:
+def open_pocket(opening: OpenRequest) -> PocketImages:
     """Return the rendered images of one split, corrupted where the shift says so."""
     from tta_bench.data.layouts.reading import corruption_options
 

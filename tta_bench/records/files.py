@@ -80,8 +80,9 @@ class Files:
             return None
         except OSError as error:
             raise StoreError(
-                f"{self.path(name)} should be a readable file and is not ({error}); mend it or choose another "
-                "run folder with --output"
+                f"{self.path(name)} should be a readable file and is not ({error}); fix it or choose another "
+                "run folder with output=",
+                options=("output",),
             ) from error
 
     def write(self, name: str, content: bytes) -> None:
@@ -133,7 +134,8 @@ class Files:
     def _unwritable(self, name: str, error: OSError) -> StoreError:
         return StoreError(
             f"{self.path(name)} should be writable and is not ({error}); "
-            "free space or choose another run folder with --output"
+            "free space or choose another run folder with output=",
+            options=("output",),
         )
 
     def rename(self, name: str, new_name: str) -> None:

@@ -52,7 +52,8 @@ class Owner:
         if other and other.get("token") != self._token:
             raise StoreError(
                 f"cell {self._cell} in {self._files.url} was taken over by process {other.get('pid')} on "
-                f"{other.get('host')}; let that one end, or give each process a folder with --output"
+                f"{other.get('host')}; let that one end, or give each process a folder with output=",
+                options=("output",),
             )
 
     def release(self) -> None:
@@ -73,7 +74,8 @@ def refuse_other(files: Files, cell: str) -> None:
     if _runs(pid) and _born(pid) == other.get("born"):
         raise StoreError(
             f"cell {cell} in {files.url} is being written by process {pid} since {other.get('time')}; wait until it "
-            "ends, or choose another run folder with --output"
+            "ends, or choose another run folder with output=",
+            options=("output",),
         )
 
 
@@ -83,10 +85,10 @@ def _name(cell: str) -> str:
 
 def _read(files: Files, cell: str) -> dict[str, object]:
     try:
-        found = json.loads(files.read(_name(cell)) or b"{}")
+        content = json.loads(files.read(_name(cell)) or b"{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _runs(pid: int) -> bool:
@@ -102,7 +104,7 @@ def _runs(pid: int) -> bool:
 
 
 def _born(pid: int) -> str:
-    """Return when a process began, in ticks of the kernel, so that a number used again is told apart."""
+    """Return when a process began, in ticks of the kernel, so that a process number used again is noticed."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -96,6 +96,7 @@ def join(files: Files, cell: str, count: int) -> pa.Table:
     except (OSError, ValueError) as error:
         raise StoreError(
             f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run it again "
-            "with --force, and one process at a time"
+            "with force=True, and one process at a time",
+            options=("force",),
         ) from error
     return pa.concat_tables(tables).unify_dictionaries() if tables else RECORD_SCHEMA.empty_table()

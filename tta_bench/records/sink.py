@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.errors import BadInputError
-from tta_bench.records.schema import Manifest
 from tta_bench.records.store import FLUSH_SECONDS, Store
 from tta_bench.records.writer import CellWriter
+from tta_bench.spec import Manifest
 
 VARIABLE = "TTA_BENCH_FLUSH_SECONDS"
 
@@ -29,35 +27,29 @@ class Sink:
         self._store = store
         self._flush_seconds = _flush_seconds(os.environ.get(VARIABLE, str(FLUSH_SECONDS)))
 
-    def status(self, cell: str) -> str | None:
-        """Return the status of a cell, None if it was never begun."""
-        manifest = self._store.manifest(cell)
-        return None if manifest is None else manifest.status
-
     def rows_done(self, cell: str) -> int:
         """Return how many rows from the cell's start are safe."""
         return self._store.rows_done(cell)
 
-    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> CellWriter:
+    def begin(self, manifest: Manifest, *, resume: bool) -> CellWriter:
         """Note that a cell is running and return where its rows go."""
-        self._store.refuse_other(manifest["cell"])
+        self._store.refuse_other(manifest.id)
         # The manifest first: a cell must say that it is running before its old records go.
-        self._store.write_manifest(Manifest.model_validate(manifest))
-        return self._store.writer(manifest["cell"], resume=resume, flush_seconds=self._flush_seconds)
+        self._store.write_manifest(manifest)
+        return self._store.writer(manifest.id, resume=resume, flush_seconds=self._flush_seconds)
 
-    def noted(self, cell: str) -> Mapping[str, Any]:
-        """Return the last manifest of a cell, empty if it was never begun."""
-        manifest = self._store.manifest(cell)
-        return {} if manifest is None else manifest.model_dump()
+    def manifest(self, cell: str) -> Manifest | None:
+        """Return the last manifest of a cell, None if it was never begun."""
+        return self._store.manifest(cell)
 
-    def note(self, manifest: Mapping[str, Any]) -> None:
+    def note(self, manifest: Manifest) -> None:
         """Keep what is known of a cell under way, at once."""
-        self._store.write_manifest(Manifest.model_validate(manifest))
+        self._store.write_manifest(manifest)
 
-    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+    def finish(self, writer: RowWriter, manifest: Manifest) -> None:
         """Close a cell with its final manifest."""
         assert isinstance(writer, CellWriter)
-        writer.finish(Manifest.model_validate(manifest))
+        writer.finish(manifest)
 
     def scores(self, key: str) -> SourceScores | None:
         """Return kept source scores."""

@@ -23,13 +23,20 @@ import pyarrow as pa
 
 from tta_bench.errors import StoreError
 from tta_bench.records.files import TEMPORARY, Files
-from tta_bench.records.owner import refuse_other
-from tta_bench.records.parse import check_version, parse_json_object, parse_manifest
+from tta_bench.records.owner import OWNER, refuse_other
 from tta_bench.records.parts import RECORDS, intact_parts
-from tta_bench.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, Manifest
+from tta_bench.records.schema import RECORD_SCHEMA
 from tta_bench.records.writer import CellWriter
+from tta_bench.spec.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    check_version,
+    parse_json_object,
+    parse_manifest,
+)
 
 MARKER = "tta-bench.json"
+MANIFEST = "manifest.json"
 PROBE = f"{TEMPORARY}probe"
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
@@ -61,7 +68,7 @@ class Store:
             The store itself.
 
         Raises:
-            StoreError: If the folder is missing, foreign, of a newer schema, or cannot be written.
+            StoreError: If the folder is missing, foreign, of another schema, or cannot be written.
         """
         try:
             marked = self._check_marker()
@@ -102,9 +109,9 @@ class Store:
         """Return the manifest of a cell, or None if the cell was never started.
 
         Raises:
-            StoreError: If it is damaged, foreign or of a newer schema.
+            StoreError: If it is damaged, foreign or of another schema.
         """
-        name = f"{_folder(cell)}/manifest.json"
+        name = f"{_folder(cell)}/{MANIFEST}"
         content = self._files.read(name)
         return None if content is None else parse_manifest(content, self._files.path(name))
 
@@ -112,14 +119,14 @@ class Store:
         """Return the manifests of all started cells, sorted by cell id.
 
         Raises:
-            StoreError: If one is damaged, foreign or of a newer schema.
+            StoreError: If one is damaged, foreign or of another schema.
         """
         found = (self.manifest(cell) for cell in self._files.names("cells") if _NAME.fullmatch(cell))
         return [manifest for manifest in found if manifest is not None]
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest of a cell; a reader sees the old one or the new one, never half of it."""
-        self._files.write(f"{_folder(manifest.cell)}/manifest.json", manifest.to_json())
+        self._files.write(f"{_folder(manifest.id)}/{MANIFEST}", manifest.to_json())
 
     def rows_done(self, cell: str) -> int:
         """Return how many records from the start of a cell are intact.
@@ -147,7 +154,7 @@ class Store:
         flush_seconds: float = FLUSH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> CellWriter:
-        """Return a writer behind the intact records of a cell, or, without ``resume``, for a fresh cell."""
+        """Return a writer that continues behind a cell's intact records; without ``resume`` it starts the cell again."""
         _folder(cell)
         return CellWriter(
             self._files,
@@ -179,14 +186,15 @@ class Store:
         )
         if not names:
             raise StoreError(
-                f"cell {cell} in {self.url} has no records yet; run it with tta-bench run --resume"
+                f"cell {cell} in {self.url} has no records yet; run it with resume=True", options=("resume",)
             )
         try:
             tables = [self._files.read_table(name, wanted).select(wanted) for name in names]
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(
                 f"the records of cell {cell} in {self.url} are damaged ({error}); "
-                "run the cell again with --force"
+                "run the cell again with force=True",
+                options=("force",),
             ) from error
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
 
@@ -194,12 +202,24 @@ class Store:
         """Return a cached table of scores, or None if it is absent or damaged: compute it again."""
         try:
             return self._files.read_table(_score_file(key), verify=True)
-        except (OSError, ValueError):  # a cache: what cannot be read is made again
+        except (OSError, ValueError):  # a cache: what cannot be read is computed again
             return None
 
     def put_scores(self, key: str, table: pa.Table) -> None:
         """Keep a table of scores under a key."""
         self._files.write_table(_score_file(key), table)
+
+    def copy_to(self, other: Store, cell: str) -> None:
+        """Copy a cell with all its records to another store; its manifest comes last, as it says what is there.
+
+        Raises:
+            StoreError: If a file cannot be read or written.
+        """
+        folder = _folder(cell)
+        for name in sorted(self._files.names(folder), key=lambda name: name == MANIFEST):
+            content = self._files.read(f"{folder}/{name}")
+            if content is not None and name != OWNER:
+                other._files.write(f"{folder}/{name}", content)
 
     def remove(self, cell: str) -> None:
         """Remove a cell with all its records, if it is there."""

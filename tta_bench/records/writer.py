@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -15,7 +16,8 @@ from tta_bench.errors import StoreError
 from tta_bench.records.files import Files
 from tta_bench.records.owner import Owner
 from tta_bench.records.parts import RECORDS, drop_after, intact_parts, join, part_name
-from tta_bench.records.schema import RECORD_SCHEMA, REQUIRED_COLUMNS, Manifest
+from tta_bench.records.schema import RECORD_SCHEMA, REQUIRED_COLUMNS
+from tta_bench.spec import Manifest
 
 Column: TypeAlias = Sequence[Any] | np.ndarray[Any, Any] | str | int | float | bool | None
 
@@ -29,7 +31,7 @@ class CellWriter:
     Args:
         files: Files of the store.
         cell: Cell id.
-        resume: Go on behind the rows that are intact instead of starting anew.
+        resume: Continue behind the rows that are intact instead of starting again.
         write_manifest: Called once by `finish`, after the records are in place.
         flush_rows: Rows that make a part.
         flush_seconds: Seconds after which a part is written even with fewer rows.
@@ -111,19 +113,21 @@ class CellWriter:
         Raises:
             StoreError: If the manifest is of another cell, or the records are not one for each position from 0.
         """
-        if manifest.cell != self._cell:
+        if manifest.id != self._cell:
             raise StoreError(
-                f"the manifest should be of cell {self._cell}, got one of {manifest.cell}; "
+                f"the manifest should be of cell {self._cell}, got one of {manifest.id}; "
                 "finish each cell with its own"
             )
         self.flush()
         status = "complete" if manifest.status == "running" else manifest.status
-        final = manifest.model_copy(update={"status": status, "images": self.rows})
+        final = replace(manifest, status=status, images=self.rows)
         table = join(self._files, self._cell, self._part)
         if not np.array_equal(table.column("position").to_numpy(), np.arange(self.rows)):
             raise StoreError(
                 f"the records of cell {self._cell} in {self._files.url} should be one for each of {self.rows} "
-                f"positions, got {table.num_rows} records; run it again with --force, and one process at a time"
+                f"positions, got {table.num_rows} records; run it again with force=True, and one process at a "
+                "time",
+                options=("force",),
             )
         self._files.write_table(f"cells/{self._cell}/{RECORDS}", table)
         self._write_manifest(final)

@@ -8,16 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from tta_bench.errors import MixedProtocolError
-from tta_bench.reports.load import Cell
-from tta_bench.spec import canonical
+from tta_bench.reports.load import StoredCell
+from tta_bench.spec import FACTS, canonical
+from tta_bench.spec.plain import to_plain
+from tta_bench.spec.protocol import fact_text
 
 By = Literal["dataset", "shift"]
-
-_WHOLE = frozenset({"class_list_hash", "label_mask", "precision", "device"})
-"""Facts that have to agree between all cells of a table, not only between those of one stream."""
-
-_PER_SEED = frozenset({"order_hash"})
-"""Facts that a seed may change."""
 
 
 class Conflict(NamedTuple):
@@ -36,63 +32,73 @@ class Conflict(NamedTuple):
     values: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        told = " and ".join(f"{value} ({place})" for value, place in self.values)
-        return f"{self.fact} of {self.shift or self.dataset}: {told}"
+        values = " and ".join(f"{value} ({place})" for value, place in self.values)
+        return f"{self.fact} of {self.shift or self.dataset}: {values}"
 
 
-def row_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
+def row_groups(cells: Iterable[StoredCell]) -> list[list[StoredCell]]:
     """Return the cells that make one row each: alike but for shift, order and seed."""
-    groups: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        groups[_row_key(cell)].append(cell)
+    groups: dict[str, list[StoredCell]] = defaultdict(list)
+    for one in cells:
+        groups[_row_key(one)].append(one)
     return [part for _, group in sorted(groups.items()) for part in _uncrowded(group)]
 
 
-def _row_key(cell: Cell) -> str:
-    manifest = cell.manifest
-    columns = {name: value for name, value in manifest.columns.items() if name != "seed"}
-    spec = [manifest.spec.get(name) for name in ("method", "hyperparameters", "model", "weights_sha256")]
-    facts = [manifest.comparable.get(name) for name in sorted(_WHOLE)]
-    identity = [
-        cell.fact("dataset"),
-        cell.fact("method_hash"),
-        manifest.status,
-        manifest.notes.get("variant"),
-    ]
-    return canonical([*spec, *identity, columns, facts])
+def _row_key(one: StoredCell) -> str:
+    """Return what the cells of a row share; random weights differ from seed to seed as draws do."""
+    cell, notes = one.cell, one.manifest.notes
+    varying = {"seed", "weights"} if notes.random_weights else {"seed"}
+    facts = one.protocol.of_scope("table", "column")
+    return canonical(
+        [
+            [
+                cell.method,
+                to_plain(cell.hyperparameters),
+                cell.method_hash,
+                cell.dataset,
+                one.manifest.status,
+            ],
+            {name: value for name, value in facts.items() if name not in varying},
+        ]
+    )
 
 
-def crowded(group: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+def crowded(group: Sequence[StoredCell]) -> list[tuple[StoredCell, StoredCell]]:
     """Return pairs of cells that both claim the same shift and seed of one row."""
-    owners: dict[tuple[str, int], Cell] = {}
+    owners: dict[tuple[str, int], StoredCell] = {}
     pairs = {}
-    for cell in group:
-        for shift in dict.fromkeys(cell.shifts):
-            owner = owners.setdefault((shift, cell.seed), cell)
-            if owner is not cell:
-                pairs[owner.manifest.cell, cell.manifest.cell] = (owner, cell)
+    for one in group:
+        for shift in dict.fromkeys(one.cell.shifts):
+            owner = owners.setdefault((shift, one.cell.seed), one)
+            if owner is not one:
+                pairs[owner.manifest.id, one.manifest.id] = (owner, one)
     return list(pairs.values())
 
 
-def _uncrowded(group: list[Cell]) -> list[list[Cell]]:
+def _uncrowded(group: list[StoredCell]) -> list[list[StoredCell]]:
     if not crowded(group):
         return [group]
-    parts: dict[str, list[Cell]] = defaultdict(list)
-    for cell in group:
-        varying = {"severity", *_PER_SEED}
-        parts[canonical({k: v for k, v in cell.manifest.comparable.items() if k not in varying})].append(cell)
+    parts: dict[str, list[StoredCell]] = defaultdict(list)
+    for one in group:
+        parts[canonical(_of_a_part(one))].append(one)
     split = [part for _, part in sorted(parts.items())]
-    return [piece for part in split for piece in ([[cell] for cell in part] if crowded(part) else [part])]
+    return [piece for part in split for piece in ([[one] for one in part] if crowded(part) else [part])]
 
 
-def conflicts(cells: Sequence[Cell], by: By) -> list[Conflict]:
+def _of_a_part(one: StoredCell) -> dict[str, object]:
+    """Return the facts that shifts of one run share, but for what each shift has by itself."""
+    own = {"severity", "data_hash"}
+    return {name: value for name, value in one.protocol.of_scope("shift").items() if name not in own}
+
+
+def conflicts(cells: Sequence[StoredCell], by: By) -> list[Conflict]:
     """Return every comparable fact in which cells of one table differ, in a stable order."""
     seen: dict[tuple[str, str, str, str], dict[str, str]] = defaultdict(dict)
-    for cell in cells:
-        place = f"{cell.fact('method')} in {cell.store.url}"
-        for dataset, shift, scope, fact, value in _scoped_facts(cell, by):
-            told = seen[dataset, shift, scope, fact]
-            told[value] = min(place, told.get(value, place))
+    for one in cells:
+        place = f"{one.cell.method} in {one.store.url}"
+        for dataset, shift, scope, fact, value in _scoped_facts(one, by):
+            places = seen[dataset, shift, scope, fact]
+            places[value] = min(place, places.get(value, place))
     found = {
         Conflict(dataset, shift, fact, tuple(sorted(values.items())))
         for (dataset, shift, _, fact), values in seen.items()
@@ -101,39 +107,39 @@ def conflicts(cells: Sequence[Cell], by: By) -> list[Conflict]:
     return sorted(found | set(_crowds(cells, by, {conflict.dataset for conflict in found})))
 
 
-def _scoped_facts(cell: Cell, by: By) -> Iterator[tuple[str, str, str, str, str]]:
-    dataset, stream = cell.fact("dataset"), canonical(cell.shifts)
-    for fact, value in cell.manifest.comparable.items():
-        text = value if isinstance(value, str) else canonical(value)
-        if fact in _WHOLE and by == "dataset":
-            yield dataset, "", "", fact, text
-            continue
-        scope = f"{stream} {cell.seed}" if fact in _PER_SEED else stream
-        for shift in cell.shifts:
-            yield dataset, shift, "" if fact in _WHOLE else scope, fact, text
+def _scoped_facts(one: StoredCell, by: By) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield dataset, shift, scope, name and value of every comparable fact of a cell."""
+    cell, stream = one.cell, canonical(one.cell.shifts)
+    for fact in FACTS:
+        text = fact_text(to_plain(getattr(one.protocol, fact.name)))
+        if fact.scope == "table" and by == "dataset":
+            yield cell.dataset, "", "", fact.name, text
+        elif fact.scope != "column":
+            scopes = {"table": "", "shift": stream, "seed": f"{stream} {cell.seed}"}
+            for shift in cell.shifts:
+                yield cell.dataset, shift, scopes[fact.scope], fact.name, text
 
 
-def _crowds(cells: Sequence[Cell], by: By, known: set[str]) -> Iterator[Conflict]:
-    groups: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        groups[_row_key(cell)].append(cell)
+def _crowds(cells: Sequence[StoredCell], by: By, known: set[str]) -> Iterator[Conflict]:
+    groups: dict[str, list[StoredCell]] = defaultdict(list)
+    for one in cells:
+        groups[_row_key(one)].append(one)
     for group in groups.values():
         for first, second in crowded(group):
-            if first.fact("dataset") not in known:
+            if first.cell.dataset not in known:
                 yield _crowd(first, second, by)
 
 
-def _crowd(first: Cell, second: Cell, by: By) -> Conflict:
-    one, two = first.manifest.spec, second.manifest.spec
-    differing = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)) or ["cell"]
-    shared = sorted(set(first.shifts) & set(second.shifts))[0]
-    places = (f"{cell.manifest.cell} in {cell.store.url}" for cell in (first, second))
-    values = (canonical([spec.get(key) for key in differing]) for spec in (one, two))
+def _crowd(first: StoredCell, second: StoredCell, by: By) -> Conflict:
+    one, two = (cell.cell.identity() | cell.protocol.comparable for cell in (first, second))
+    differing = sorted(key for key in one if one[key] != two[key]) or ["cell"]
+    shared = sorted(set(first.cell.shifts) & set(second.cell.shifts))[0]
+    values = (canonical([facts.get(key) for key in differing]) for facts in (one, two))
     return Conflict(
-        first.fact("dataset"),
+        first.cell.dataset,
         shared if by == "shift" else "",
         ", ".join(differing),
-        tuple(sorted(zip(values, places, strict=True))),
+        tuple(sorted(zip(values, (first.place, second.place), strict=True))),
     )
 
 
@@ -148,5 +154,6 @@ def refuse(found: Sequence[Conflict]) -> None:
         more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
         raise MixedProtocolError(
             f"rows of one table should agree in their comparable facts and differ in {shown}{more}; "
-            "report them apart, or pass --allow-mixed to show them marked"
+            "report them apart, or pass allow_mixed=True to show them marked",
+            options=("allow_mixed",),
         )

@@ -12,7 +12,7 @@ from typing import Any
 from tta_bench.reports.columns import SOURCE, Row
 from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
-from tta_bench.reports.load import Cell, load_cells, load_records
+from tta_bench.reports.load import StoredCell, load_cells, load_records
 from tta_bench.reports.summary import summarise
 from tta_bench.spec import canonical, digest
 
@@ -58,109 +58,75 @@ def leaderboard(
     return sorted(_marked(rows, found, by), key=_rank(rows, by))
 
 
-def _code_marks(groups: Sequence[Sequence[Cell]]) -> list[str]:
+def _code_marks(groups: Sequence[Sequence[StoredCell]]) -> list[str]:
     # Two versions of a method's code are two rows; only then is the version part of the variant.
-    shown = [
-        (
-            cell.fact("method"),
-            str(cell.manifest.notes.get("variant")),
-            cell.fact("model"),
-            cell.fact("dataset"),
-        )
-        for cell in (group[0] for group in groups)
-    ]
-    versions = {
-        pair: None for pair in zip(shown, (group[0].fact("method_hash") for group in groups), strict=True)
-    }
-    count = Counter(name for name, _ in versions)
-    return [
-        f"code={group[0].fact('method_hash')[:8]}" if count[name] > 1 else ""
-        for name, group in zip(shown, groups, strict=True)
-    ]
+    shown = [(one.cell.method, one.cell.variant, one.cell.model, one.cell.dataset) for one, *_ in groups]
+    hashes = [one.cell.method_hash for one, *_ in groups]
+    count = Counter(name for name, _ in dict.fromkeys(zip(shown, hashes, strict=True)))
+    return [f"code={code[:8]}" if count[name] > 1 else "" for name, code in zip(shown, hashes, strict=True)]
 
 
-def _rows(group: Sequence[Cell], by: By, code: str) -> Iterator[Row]:
-    shifts = sorted({shift for cell in group for shift in cell.shifts})
+def _rows(group: Sequence[StoredCell], by: By, code: str) -> Iterator[Row]:
+    shifts = sorted({shift for one in group for shift in one.cell.shifts})
     records = load_records(group) if group[0].manifest.status == "complete" else None
     if by == "dataset":
         yield _row(group, shifts, summarise(records) if records else None, code)
         return
     for shift in sorted(records.shifts) if records else shifts:
-        here = [cell for cell in group if shift in cell.shifts] or group
+        here = [one for one in group if shift in one.cell.shifts] or group
         yield _row(here, [shift], summarise(records.of_shift(shift)) if records else None, code)
 
 
-def _row(cells: Sequence[Cell], shifts: Sequence[str], numbers: Mapping[str, Any] | None, code: str) -> Row:
-    manifest, dataset = cells[0].manifest, cells[0].fact("dataset")
-    columns = manifest.columns
+def _row(
+    group: Sequence[StoredCell], shifts: Sequence[str], numbers: Mapping[str, Any] | None, code: str
+) -> Row:
+    first = group[0]
+    cell, protocol, notes = first.cell, first.protocol, first.manifest.notes
     values: dict[str, Any] = dict(numbers or {})
-    init_ms = [cell.manifest.init_ms for cell in cells if cell.manifest.init_ms is not None]
+    init_ms = [one.manifest.outcome.init_ms for one in group if one.manifest.outcome.init_ms is not None]
     values.update(
-        method=cells[0].fact("method"),
-        variant=",".join(part for part in (manifest.notes.get("variant"), code) if part),
-        category=_text(manifest.notes.get("category")),
-        model=cells[0].fact("model"),
-        dataset=dataset,
-        shifts=";".join(shift.removeprefix(f"{dataset}:") for shift in shifts),
-        seeds=_joined(cell.seed for cell in cells),
+        method=cell.method,
+        variant=",".join(part for part in (cell.variant, code) if part),
+        category=notes.category,
+        model=cell.model,
+        dataset=cell.dataset,
+        shifts=";".join(shift.removeprefix(f"{cell.dataset}:") for shift in shifts),
+        seeds=_joined(one.cell.seed for one in group),
         init_ms=fmean(sorted(init_ms)) if init_ms else None,
-        batch_size=columns.get("batch_size"),
-        reset=_text(columns.get("reset")),
-        sees=_sees(cells[0]),
-        severity=_joined(_severities(cells)),
-        precision=_text(manifest.comparable.get("precision")),
-        device=_text(manifest.comparable.get("device")),
-        machine=_joined(_machine(cell) for cell in cells),
-        weights=cells[0].fact("weights_sha256")[:8],
-        preprocessing=_text(columns.get("preprocessing")),
-        prompt_set=_text(manifest.notes.get("prompt_set")),
-        prompts=_text(columns.get("prompts")),
-        source_data=_text(columns.get("source_data")),
-        hyperparameters_chosen=_text(columns.get("hyperparameters_chosen")),
-        protocol=digest(sorted(canonical(cell.manifest.comparable) for cell in cells), 8),
-        status=manifest.status,
-        demonstration=any(_demonstration(cell) for cell in cells),
+        batch_size=protocol.batch_size,
+        reset=protocol.reset,
+        sees=notes.sees,
+        severity=_joined(severity for one in group for severity in one.protocol.severity),
+        precision=protocol.precision,
+        device=protocol.device,
+        machine=_joined(_machine(one) for one in group),
+        weights="random" if notes.random_weights else protocol.weights[:8],
+        preprocessing=protocol.preprocessing,
+        prompt_set=notes.prompt_set,
+        prompts=protocol.prompts,
+        source_data=protocol.source_data,
+        hyperparameters_chosen=protocol.hyperparameters_chosen,
+        protocol=digest(sorted(canonical(one.protocol.comparable) for one in group), 8),
+        status=first.manifest.status,
+        demonstration=any(_demonstration(one) for one in group),
         mixed=False,
     )
     return Row(**values)
 
 
-def _severities(cells: Iterable[Cell]) -> Iterator[object]:
-    for cell in cells:
-        value = cell.manifest.comparable.get("severity")
-        yield from value if isinstance(value, (list, tuple)) else [value]
-
-
 def _joined(values: Iterable[object]) -> str:
-    distinct = {value for value in values if value is not None}
-    return ";".join(str(value) for value in sorted(distinct, key=lambda value: (len(str(value)), str(value))))
+    return ";".join(
+        str(value) for value in sorted(set(values), key=lambda value: (len(str(value)), str(value)))
+    )
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else canonical(value)
+def _machine(one: StoredCell) -> str:
+    machine = one.manifest.machine
+    return f"{machine.device_name}, {machine.threads} threads, torch {machine.torch_build}"
 
 
-def _sees(cell: Cell) -> str:
-    told = cell.manifest.notes.get("sees")
-    if told in ("image", "batch"):
-        return str(told)
-    reset, size = cell.manifest.columns.get("reset"), cell.manifest.columns.get("batch_size")
-    alone = reset == "image" or (reset == "batch" and size == 1) or cell.fact("method") == SOURCE
-    return "image" if alone else "batch"
-
-
-def _machine(cell: Cell) -> str:
-    facts = cell.manifest.machine
-    threads = f"{facts['threads']} threads" if "threads" in facts else ""
-    torch = f"torch {facts['torch_build']}" if "torch_build" in facts else ""
-    return ", ".join(part for part in (str(facts.get("device_name", "")), threads, torch) if part)
-
-
-def _demonstration(cell: Cell) -> bool:
-    notes = cell.manifest.notes
-    return bool(notes.get("demonstration") or notes.get("random_weights"))
+def _demonstration(one: StoredCell) -> bool:
+    return one.manifest.notes.demonstration or one.manifest.notes.random_weights
 
 
 def _row_conflicts(rows: Sequence[Row], by: By) -> list[Conflict]:
@@ -170,8 +136,8 @@ def _row_conflicts(rows: Sequence[Row], by: By) -> list[Conflict]:
             continue
         shift = row.shifts if by == "shift" else ""
         for fact, value in (("shifts", row.shifts), ("images", str(row.images))):
-            told = seen.setdefault((row.dataset, shift, fact), {})
-            told[value] = min(told.get(value, row.method), row.method)
+            methods = seen.setdefault((row.dataset, shift, fact), {})
+            methods[value] = min(methods.get(value, row.method), row.method)
     return [
         Conflict(*key, tuple(sorted(values.items())))
         for key, values in sorted(seen.items())

@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tta_bench.errors import BadInputError, StoreError
-from tta_bench.records.schema import CLOCK_COLUMNS, Manifest
+from tta_bench.records.schema import CLOCK_COLUMNS
 from tta_bench.records.store import Store
+from tta_bench.spec import Cell, Manifest, Protocol
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -32,26 +33,26 @@ _READ = (
 )
 
 
-class Cell(NamedTuple):
-    """A cell and where its records are."""
+class StoredCell(NamedTuple):
+    """A manifest and where its records are."""
 
     store: Store
     manifest: Manifest
 
     @property
-    def shifts(self) -> tuple[str, ...]:
-        """Return the shifts of the stream in their order."""
-        return tuple(self.manifest.spec.get("shifts", ()))
+    def cell(self) -> Cell:
+        """Return the cell that was run."""
+        return self.manifest.cell
 
     @property
-    def seed(self) -> int:
-        """Return the seed of the run."""
-        return int(self.manifest.spec.get("seed", 0))
+    def protocol(self) -> Protocol:
+        """Return its protocol card."""
+        return self.manifest.protocol
 
-    def fact(self, name: str) -> str:
-        """Return a fact of the spec as text, empty if it is not there."""
-        value = self.manifest.spec.get(name)
-        return "" if value is None else str(value)
+    @property
+    def place(self) -> str:
+        """Return where the cell lies, as a user would name it."""
+        return f"{self.store.url}/cells/{self.manifest.id}"
 
 
 class Records(NamedTuple):
@@ -99,7 +100,7 @@ class Records(NamedTuple):
         )
 
 
-def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> list[Cell]:
+def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> list[StoredCell]:
     """Return the cells in run folders, sorted by id; an id in several folders counts once.
 
     Args:
@@ -110,19 +111,19 @@ def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> 
         StoreError: If a folder cannot be read, or two folders disagree about the predictions of a cell.
         BadInputError: If a wanted cell is in no folder.
     """
-    found: dict[str, list[Cell]] = {}
+    found: dict[str, list[StoredCell]] = {}
     for url in dict.fromkeys(folders):
         store = Store(url).open(create=False)
         for manifest in store.manifests():
-            if cells is None or manifest.cell in cells:
-                found.setdefault(manifest.cell, []).append(Cell(store, manifest))
+            if cells is None or manifest.id in cells:
+                found.setdefault(manifest.id, []).append(StoredCell(store, manifest))
     missing = sorted(set(cells or ()) - found.keys())
     if missing:
         raise BadInputError(f"cell {missing[0]} should be in {', '.join(folders)} and is not; check its id")
     return [_one_of(copies) for _, copies in sorted(found.items())]
 
 
-def _one_of(copies: list[Cell]) -> Cell:
+def _one_of(copies: list[StoredCell]) -> StoredCell:
     # The choice must not depend on the order of the folders: copies differ in their clocks.
     complete = [cell for cell in copies if cell.manifest.status == "complete"]
     ranked = sorted(complete or copies, key=lambda cell: (cell.manifest.started, cell.manifest.to_json()))
@@ -131,23 +132,23 @@ def _one_of(copies: list[Cell]) -> Cell:
     return ranked[0]
 
 
-def _require_same_predictions(first: Cell, second: Cell) -> None:
+def _require_same_predictions(first: StoredCell, second: StoredCell) -> None:
     columns = ["image_id", "prediction"]
-    left, right = (cell.store.read(cell.manifest.cell, columns) for cell in (first, second))
+    left, right = (cell.store.read(cell.manifest.id, columns) for cell in (first, second))
     if not left.equals(right):
         raise StoreError(
-            f"cell {first.manifest.cell} should have the same predictions everywhere and differs between "
+            f"cell {first.manifest.id} should have the same predictions everywhere and differs between "
             f"{' and '.join(sorted((first.store.url, second.store.url)))}; find out why and leave one out"
         )
 
 
-def load_records(cells: Sequence[Cell]) -> Records:
+def load_records(cells: Sequence[StoredCell]) -> Records:
     """Read the records of cells that are reported together.
 
     Raises:
         StoreError: If records are missing or damaged.
     """
-    tables = [cell.store.read(cell.manifest.cell, _READ) for cell in cells]
+    tables = [cell.store.read(cell.manifest.id, _READ) for cell in cells]
     table = pa.concat_tables(tables).unify_dictionaries()
     shifts, shift = _codes(table, "shift")
     _, image = _codes(table, "image_id")

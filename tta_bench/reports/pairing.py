@@ -17,11 +17,12 @@ from tta_bench.errors import BadInputError
 from tta_bench.metrics.accuracy import Interval
 from tta_bench.metrics.paired import bootstrap_mean, holm, mcnemar
 from tta_bench.reports.facts import crowded
-from tta_bench.reports.load import Cell, Floats, Integers, load_cells
-from tta_bench.spec import canonical
+from tta_bench.reports.load import Floats, Integers, StoredCell, load_cells
+from tta_bench.spec.plain import to_plain
+from tta_bench.spec.protocol import fact_text
 
 _CELL = re.compile(r"(?P<folder>.+)/cells/(?P<cell>[^/]+)/?")
-_SPEC_FACTS = ("method", "preset", "hyperparameters", "model", "weights_sha256", "data_hash", "method_hash")
+_CELL_FACTS = ("method", "preset", "hyperparameters", "method_hash")
 Key = tuple[str, ...]
 
 
@@ -30,7 +31,7 @@ class FactDifference(NamedTuple):
 
     Attributes:
         name: Name of the fact.
-        kind: ``comparable`` facts make the accuracies incomparable; ``column`` and ``spec`` facts explain them.
+        kind: ``comparable`` facts make the accuracies incomparable; ``column`` and ``cell`` facts explain them.
         first: Values on the first side, joined.
         second: Values on the second side.
     """
@@ -143,19 +144,19 @@ def compare(first: str, second: str, *, seed: int = 0, resamples: int = 10_000) 
     )
 
 
-def _side(place: str, free: bool) -> dict[Key, list[Cell]]:
+def _side(place: str, free: bool) -> dict[Key, list[StoredCell]]:
     match = _CELL.fullmatch(place)
     cells = load_cells([match["folder"]], [match["cell"]]) if match else load_cells([place])
-    groups: dict[Key, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if cell.manifest.status == "complete":
-            for shift in cell.shifts:
-                groups[(*(("", "", "") if free else _names(cell)), cell.fact("dataset"), shift)].append(cell)
+    groups: dict[Key, list[StoredCell]] = defaultdict(list)
+    for one in cells:
+        if one.manifest.status == "complete":
+            for shift in one.cell.shifts:
+                groups[(*(("", "", "") if free else _names(one)), one.cell.dataset, shift)].append(one)
     for key, group in groups.items():
         for one, other in crowded(group)[:1]:
             raise BadInputError(
-                f"{place} should have one cell of {_told(key)} for each seed and has {one.manifest.cell} and "
-                f"{other.manifest.cell}; name one as {one.store.url}/cells/{one.manifest.cell}"
+                f"{place} should have one cell of {_told(key)} for each seed and has {one.manifest.id} and "
+                f"{other.manifest.id}; name one as {one.place}"
             )
     if not groups:
         raise BadInputError(
@@ -164,23 +165,25 @@ def _side(place: str, free: bool) -> dict[Key, list[Cell]]:
     return dict(sorted(groups.items()))
 
 
-def _names(cell: Cell) -> Key:
-    return cell.fact("method"), str(cell.manifest.notes.get("variant") or ""), cell.fact("model")
+def _names(one: StoredCell) -> Key:
+    return one.cell.method, one.cell.variant, one.cell.model
 
 
 def _told(key: Key) -> str:
     return " ".join(part for part in key if part)
 
 
-def _listed(side: dict[Key, list[Cell]]) -> str:
+def _listed(side: dict[Key, list[StoredCell]]) -> str:
     names = [_told(key) for key in side]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def fact_differences(matched: Sequence[tuple[Sequence[Cell], Sequence[Cell]]]) -> tuple[FactDifference, ...]:
-    """Return the protocol and spec facts in which cells that were matched differ, comparable facts first."""
+def fact_differences(
+    matched: Sequence[tuple[Sequence[StoredCell], Sequence[StoredCell]]],
+) -> tuple[FactDifference, ...]:
+    """Return the facts of protocol and cell in which cells that were matched differ, comparable facts first."""
     found = []
-    for kind in ("comparable", "column", "spec"):
+    for kind in ("comparable", "column", "cell"):
         apart: dict[str, tuple[set[str], set[str]]] = {}
         for first, second in matched:
             left, right = ([_facts(cell, kind) for cell in side] for side in (first, second))
@@ -197,17 +200,16 @@ def fact_differences(matched: Sequence[tuple[Sequence[Cell], Sequence[Cell]]]) -
     return tuple(found)
 
 
-def _facts(cell: Cell, kind: str) -> dict[str, str]:
-    manifest = cell.manifest
-    spec = {name: manifest.spec.get(name) for name in _SPEC_FACTS}
-    values = {"comparable": manifest.comparable, "column": manifest.columns, "spec": spec}[kind]
-    return {name: value if isinstance(value, str) else canonical(value) for name, value in values.items()}
+def _facts(one: StoredCell, kind: str) -> dict[str, str]:
+    own = {name: to_plain(getattr(one.cell, name)) for name in _CELL_FACTS}
+    values = {"comparable": one.protocol.comparable, "column": one.protocol.columns, "cell": own}[kind]
+    return {name: fact_text(value) for name, value in values.items()}
 
 
-def _pair(key: Key, left: Sequence[Cell], right: Sequence[Cell], free: bool) -> _Pair:
+def _pair(key: Key, left: Sequence[StoredCell], right: Sequence[StoredCell], free: bool) -> _Pair:
     *_, dataset, shift = key
     names = [" ".join(part for part in _names(cell)[:2] if part) for cell in (left[0], right[0])]
-    models = [cell.fact("model") for cell in (left[0], right[0])]
+    models = [one.cell.model for one in (left[0], right[0])]
     labels = (_versus(names) if free else names[0], _versus(models), dataset, shift)
     tables = [_correctness(cells, shift) for cells in (left, right)]
     ids = [table[0] for table in tables]
@@ -221,10 +223,10 @@ def _versus(names: Sequence[str]) -> str:
     return names[0] if names[0] == names[1] else f"{names[0]} vs {names[1]}"
 
 
-def _correctness(cells: Sequence[Cell], shift: str) -> tuple[NDArray[np.str_], Integers, Floats]:
+def _correctness(cells: Sequence[StoredCell], shift: str) -> tuple[NDArray[np.str_], Integers, Floats]:
     """Return the ids of the images under one shift, their labels, and how often each was right over seeds."""
     columns = ["image_id", "shift", "label", "prediction"]
-    tables = [cell.store.read(cell.manifest.cell, columns) for cell in cells]
+    tables = [cell.store.read(cell.manifest.id, columns) for cell in cells]
     table = pa.concat_tables([t.filter(pc.equal(t.column("shift"), shift)) for t in tables])
     encoded = table.column("image_id").combine_chunks().dictionary_encode()
     label, prediction = table.column("label").to_numpy(), table.column("prediction").to_numpy()

@@ -18,8 +18,8 @@ def skipped_images(folder: str, cells: Collection[str]) -> list[str]:
         cells: Ids of the cells to look at.
     """
     skipped: dict[str, set[str]] = {}
-    for cell in load_cells([folder], cells):
-        skipped.setdefault(cell.fact("dataset"), set()).update(cell.manifest.notes.get("bad_images", ()))
+    for one in load_cells([folder], cells):
+        skipped.setdefault(one.cell.dataset, set()).update(one.manifest.notes.bad_images)
     return [_sentence(dataset, sorted(ids)) for dataset, ids in sorted(skipped.items()) if ids]
 
 

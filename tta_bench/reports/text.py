@@ -31,7 +31,8 @@ def signs(console: Console) -> Signs:
 def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -> Console:
     """Return a console for tables: as wide as the terminal, or plain text of a fixed width if it is none.
 
-    Emoji codes stay text: the name of a shift holds a corruption between colons.
+    What is printed stays text: the name of a shift holds a corruption between colons, which would be an emoji, and a
+    path may hold what looks like markup.
 
     Args:
         file: Where to write; standard output if None.
@@ -39,9 +40,15 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
     """
     target = sys.stdout if file is None else file
     if target.isatty():
-        return Console(file=file, highlight=False, emoji=False)
+        return Console(file=file, highlight=False, emoji=False, markup=False)
     return Console(
-        file=file, width=plain_width, no_color=True, force_terminal=False, highlight=False, emoji=False
+        file=file,
+        width=plain_width,
+        no_color=True,
+        force_terminal=False,
+        highlight=False,
+        emoji=False,
+        markup=False,
     )
 
 

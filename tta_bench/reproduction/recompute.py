@@ -13,13 +13,15 @@ from torch import Tensor
 
 from tta_bench.data.stream import Batch
 from tta_bench.engine.machine import PACKAGES, describe_machine, versions
+from tta_bench.engine.objects import Objects
 from tta_bench.engine.planning import plan
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import probabilities
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
 from tta_bench.reproduction.sample import Cell, Sample, cell_name
-from tta_bench.spec import RunSpec
+from tta_bench.spec import Cell as Planned
+from tta_bench.spec import Manifest, make_request
 
 COMPLETE = "complete"
 Started = Callable[[str], None]
@@ -29,33 +31,29 @@ class Kept:
     """A store in memory: nothing of a recomputation is written."""
 
     def __init__(self) -> None:
-        self.manifests: list[dict[str, Any]] = []
+        self.manifests: list[Manifest] = []
         self.rows: list[list[dict[str, Any]]] = []
         self._scores: dict[str, SourceScores] = {}
-
-    def status(self, cell: str) -> str | None:
-        """Return None: nothing was begun before."""
-        return None
 
     def rows_done(self, cell: str) -> int:
         """Return 0: nothing was begun before."""
         return 0
 
-    def begin(self, manifest: Mapping[str, Any], *, resume: bool) -> RowWriter:
+    def begin(self, manifest: Manifest, *, resume: bool) -> RowWriter:
         """Return where the rows of a cell go."""
         self.rows.append([])
         return _Rows(self.rows[-1])
 
-    def noted(self, cell: str) -> Mapping[str, Any]:
-        """Return nothing: no cell is resumed."""
-        return {}
+    def manifest(self, cell: str) -> Manifest | None:
+        """Return None: nothing was begun before."""
+        return None
 
-    def note(self, manifest: Mapping[str, Any]) -> None:
+    def note(self, manifest: Manifest) -> None:
         """Keep nothing: no cell is resumed."""
 
-    def finish(self, writer: RowWriter, manifest: Mapping[str, Any]) -> None:
+    def finish(self, writer: RowWriter, manifest: Manifest) -> None:
         """Keep the manifest of a cell."""
-        self.manifests.append(dict(manifest))
+        self.manifests.append(manifest)
 
     def scores(self, key: str) -> SourceScores | None:
         """Return source scores that this recomputation has made."""
@@ -109,42 +107,45 @@ class _Heard:
 
 
 def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> list[Cell]:
-    """Run what a sample was made from, on the CPU and here, and return its cells.
+    """Run what a sample was made from, on one thread of this CPU, and return its cells.
 
     Args:
-        asked: Options of the run, as `RunSpec` takes them.
+        asked: Options of the run, as `tta_bench.spec.Request` takes them.
         started: Called with the name of each cell.
 
     Raises:
         BadInputError: If a cell fails.
     """
-    spec = RunSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}, device="cpu")
-    cells, kept, found = plan(spec), Kept(), []
-    for cell in cells:
-        heard = _Heard(cell.method.card.output)
-        Session(spec, kept, _Told(started), probe_memory=False, scored=heard).run([cell])
-        manifest = kept.manifests[-1]
-        if manifest["status"] != COMPLETE:
-            raise BadInputError(
-                f"expected {cell.label} to run to its end, and it ended as {manifest['status']}; run it with "
-                "`tta-bench run` to see why"
-            )
-        predictions = np.concatenate([rows["prediction"] for rows in kept.rows[-1]])
-        labels = np.concatenate([rows["label"] for rows in kept.rows[-1]])
-        spec_facts = manifest["spec"]
-        found.append(
-            Cell(
-                name=cell_name(cell.name, cell.model, [str(shift) for shift in cell.shifts]),
-                predictions=tuple(predictions.tolist()),
-                margins=tuple(torch.cat(heard.margins).tolist()),
-                accuracy=float((predictions == labels).mean()),
-                weights=spec_facts["weights_sha256"],
-                images=spec_facts["data_hash"],
-                order=spec_facts["order_hash"],
-                pixels=heard.pixels.hexdigest(),
-            )
+    kept, objects, threads = Kept(), Objects(), torch.get_num_threads()
+    torch.set_num_threads(1)  # how a sum is shared among threads decides its last bits
+    try:
+        cells = plan(make_request({**asked, "device": "cpu"}))
+        return [_cell(cell, kept, objects, started) for cell in cells]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cell(cell: Planned, kept: Kept, objects: Objects, started: Started) -> Cell:
+    heard = _Heard(objects.method(cell).card.output)
+    Session(kept, _Told(started), objects, probe_memory=False, scored=heard).run([cell])
+    manifest, rows = kept.manifests[-1], kept.rows[-1]
+    if manifest.status != COMPLETE:
+        raise BadInputError(
+            f"expected {cell.label} to run to its end, and it ended as {manifest.status}; run it with "
+            "`tta-bench run` to see why"
         )
-    return found
+    predictions = np.concatenate([part["prediction"] for part in rows])
+    labels = np.concatenate([part["label"] for part in rows])
+    return Cell(
+        name=cell_name(cell.method, cell.model, cell.shifts),
+        predictions=tuple(predictions.tolist()),
+        margins=tuple(torch.cat(heard.margins).tolist()),
+        accuracy=float((predictions == labels).mean()),
+        weights=manifest.protocol.weights,
+        images=manifest.protocol.data_hash,
+        order=manifest.protocol.order_hash,
+        pixels=heard.pixels.hexdigest(),
+    )
 
 
 def margins_of(scores: Tensor, output: str) -> Tensor:
@@ -155,9 +156,9 @@ def margins_of(scores: Tensor, output: str) -> Tensor:
 
 def made_on() -> dict[str, str]:
     """Return what results hang on here: processor, instruction set, and the versions that matter."""
-    facts = describe_machine(torch.device("cpu"))
-    told = {"processor": facts["device_name"], "instructions": facts["instructions"]}
-    return told | {name: text for name, text in versions().items() if name in ("tta-bench", *PACKAGES)}
+    machine = describe_machine(torch.device("cpu"))
+    facts = {"processor": machine.device_name, "instructions": machine.instructions}
+    return facts | {name: text for name, text in versions().items() if name in ("tta-bench", *PACKAGES)}
 
 
 def sample_of(

@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
     Attributes:
         images: Predictions compared.
         mismatches: Those that differ.
-        inputs: What differs in the cells' inputs and may not: weights, images, their order, pixels that nothing corrupts.
+        inputs: What differs in the inputs of cells and may not: weights, images, order, pixels that nothing corrupts.
         machine: What differs and may: processor, versions, and a few values of corrupted pixels.
     """
 

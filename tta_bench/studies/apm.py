@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.data.dataset import Opening, Shift, find_dataset
+from tta_bench.data.dataset import OpenRequest, Shift, find_dataset
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method, method_class
@@ -65,13 +65,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse learning rates and widths that no fit could have."""
-        for name, values in (("--lr", self.lrs), ("--width", self.widths)):
+        for name, values in (("lr", self.lrs), ("width", self.widths)):
             for value in values:
                 if not 0 < value < math.inf:
-                    raise BadInputError(f"{name} must be a number above 0, got {value}")
+                    raise BadInputError(f"{name} must be a number above 0, got {value}", options=(name,))
         for update in (*self.updates, *self.width_updates):
             if update < 0:
-                raise BadInputError(f"--updates must be 0 or more, got {update}")
+                raise BadInputError(f"updates must be 0 or more, got {update}", options=("updates",))
 
 
 class Point(NamedTuple):
@@ -182,12 +182,12 @@ def load_images(plan: Plan) -> tuple[SourceModel, list[ShiftImages]]:
         for shift in dataset.shifts(corruptions, severities or (5,)):
             shifts.append(_open(dataset.open, shift, source, plan))
     if source is None:
-        raise BadInputError("a study needs at least one dataset, got none; name one with --dataset")
+        raise BadInputError("a study needs at least one dataset, got none; name one")
     return source, shifts
 
 
-def _open(open_: Callable[[Opening], Any], shift: Shift, source: SourceModel, plan: Plan) -> ShiftImages:
-    images = open_(Opening(shift))
+def _open(open_: Callable[[OpenRequest], Any], shift: Shift, source: SourceModel, plan: Plan) -> ShiftImages:
+    images = open_(OpenRequest(shift))
     positions = choose(images, f"first-{plan.images}", plan.seed)
     x = images.load([int(position) for position in positions], source.preprocess)
     x = x.to(source.dtype) / 255

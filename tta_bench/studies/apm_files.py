@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(
-            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
+            f"output {folder} cannot be made ({error.strerror}); choose another folder", options=("output",)
         ) from error
 
 

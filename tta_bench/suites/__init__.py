@@ -7,19 +7,21 @@ A version is raised whenever a change of the file could change a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
-from tta_bench.config import Options, merged, validated
+from tta_bench.config import read_options
 from tta_bench.errors import UnknownNameError
+from tta_bench.spec import SuiteUse, merged, parse_setting
 
 SUFFIX = ".yaml"
 
 
-class Suite(BaseModel):
+@dataclass(frozen=True)
+class Suite:
     """One suite.
 
     Attributes:
@@ -29,12 +31,10 @@ class Suite(BaseModel):
         options: The options of its run.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str
     version: int
     title: str
-    options: Options
+    options: Mapping[str, Any]
 
     def options_for(self, methods: Sequence[str] | None) -> dict[str, Any]:
         """Return the options, without presets and settings of methods that are not in the run.
@@ -42,17 +42,12 @@ class Suite(BaseModel):
         Args:
             methods: The methods that run instead of the suite's own; None: those.
         """
-        options = self.options.model_dump(exclude_none=True)
+        options = dict(self.options)
         if methods is None:
             return options
         presets = {name: preset for name, preset in options.get("presets", {}).items() if name in methods}
-        settings = [one for one in options.get("settings", []) if _owner(one) in ("", *methods)]
-        return {**options, "presets": presets, "settings": settings}
-
-
-def _owner(setting: str) -> str:
-    """Return the method that a ``--set`` value names; empty: all."""
-    return setting.partition("=")[0].rpartition(".")[0]
+        settings = [one for one in options.get("settings", ()) if parse_setting(one).method in ("", *methods)]
+        return {**options, "presets": presets, "settings": tuple(settings)}
 
 
 def suite_names() -> list[str]:
@@ -71,21 +66,20 @@ def load_suite(name: str) -> Suite:
         raise UnknownNameError("suite", name, suite_names(), "`tta-bench list suites` shows all")
     path = name + SUFFIX
     content = yaml.safe_load(files(__name__).joinpath(path).read_text(encoding="utf-8"))
-    return validated(Suite, content, path)
+    return Suite(**{**content, "options": read_options(content["options"], path)})
 
 
-def within(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a suite's run, where those that are given win.
+def within(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], SuiteUse]:
+    """Return the options of a suite's run, where those that are given win, and what was given.
 
-    Given settings come after the suite's, which stay; the other given options replace the suite's. What was
-    given is listed under ``suite``.
+    Given settings come after the suite's, which stay; the other given options replace the suite's.
 
     Args:
         name: Of the suite.
-        given: Options, see `tta_bench.config.Options`.
+        given: Options of a run as `tta_bench.spec.Request` has them.
     """
     suite = load_suite(name)
     own = suite.options_for(given.get("methods"))
-    settings = [*own.get("settings", []), *given.get("settings", [])]
-    facts = {"name": suite.name, "version": suite.version, "changed": sorted(given)}
-    return {**merged([own, given]), "settings": settings, "suite": facts}
+    settings = (*own.get("settings", ()), *given.get("settings", ()))
+    use = SuiteUse(suite.name, suite.version, tuple(sorted(given)))
+    return {**merged([own, given]), "settings": settings}, use

@@ -37,14 +37,15 @@ class Finding(NamedTuple):
 
 
 def check(dataset: Dataset, files: Files, severities: tuple[int, ...] = (1, 2, 3, 4, 5)) -> Iterator[Finding]:
-    """Yield what is found of every shift of a dataset.
+    """Yield what is found of every shift of a dataset, or of the clean images where all others are made from them.
 
     Args:
         dataset: The dataset.
         files: Its files.
         severities: Those that are looked at.
     """
-    shifts = dataset.shifts(("all",) if dataset.corruptions else (), severities)
+    every = ("all",) if dataset.corruptions else ()
+    shifts = (Shift(dataset.name),) if files.generates else dataset.shifts(every, severities)
     for shift in shifts:
         yield _check(files, shift, len(dataset.class_names))
 

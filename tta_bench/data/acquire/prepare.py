@@ -28,7 +28,9 @@ def chosen_parts(files: Files, parts: Sequence[str]) -> tuple[Download, ...]:
     known = sorted({download.part for download in files.downloads if download.part})
     for part in parts:
         if not known:
-            raise BadInputError(f"{files.name} has no parts to choose from, got --part {part}; leave it out")
+            raise BadInputError(
+                f"{files.name} has no parts to choose from, got part {part}; leave it out", options=("part",)
+            )
         if part not in known:
             raise UnknownNameError("part", part, known)
     return tuple(download for download in files.downloads if not parts or download.part in parts)
@@ -69,7 +71,8 @@ def get(
     except OSError as error:
         raise BadInputError(
             f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with "
-            "--root"
+            "root=",
+            options=("root",),
         ) from error
     for download in downloads:
         target = root / download.into

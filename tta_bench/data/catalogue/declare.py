@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.files import Files
-from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
@@ -20,7 +20,7 @@ class OpenFiles:
 
     files: Files
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         """Return the images of one shift.
 
         Raises:
@@ -49,7 +49,7 @@ def declare(files: Files, *, source: Files | None = None, **facts: Any) -> Datas
 
 def _source_split(files: Files) -> Callable[[], ImageSource]:
     # A part of the training images will do: methods ask for some thousands of them.
-    return lambda: OpenFiles(files)(Opening(Shift(files.name), options={"allow_incomplete": True}))
+    return lambda: OpenFiles(files)(OpenRequest(Shift(files.name), options={"allow_incomplete": True}))
 
 
 def files_of(dataset: Dataset) -> Files | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.common import COMMON, EXTRA
 from tta_bench.data.catalogue.names import spaced
-from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.base import read_text
 from tta_bench.data.layouts.own import own_classes
 from tta_bench.data.layouts.reading import (
@@ -141,7 +141,7 @@ def _family(name: str, classes: Sequence[str], opens: Any) -> Dataset:
     )
 
 
-def reading_of(opening: Opening) -> Reading:
+def reading_of(opening: OpenRequest) -> Reading:
     """Return how the user's own images are read: the model's resize and crop first, then the corruption."""
     options = checked_options(opening.options)
     shift = opening.shift
@@ -164,7 +164,7 @@ class _OpenFolder:
     path: Path
     layout: ClassTree
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         if not self.layout.present(self.path, opening.shift):
             raise BadInputError(f"{self.path} holds no class folder any more; check the path")
         return self.layout.open(self.path, opening.shift, reading_of(opening))
@@ -177,6 +177,6 @@ class _OpenWith:
     function: Any
     arguments: tuple[Any, ...]
 
-    def __call__(self, opening: Opening) -> ImageSource:
+    def __call__(self, opening: OpenRequest) -> ImageSource:
         images: ImageSource = self.function(*self.arguments, opening.shift, reading_of(opening))
         return images

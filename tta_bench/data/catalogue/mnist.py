@@ -12,13 +12,12 @@ from tta_bench.data.catalogue.files import Download, Files
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.layouts.grey import GreyArrays
 from tta_bench.data.layouts.idx import IdxPair
-from tta_bench.prompts import PHOTO
+from tta_bench.prompts import PHOTO, named
 
 DIGITS = tuple(str(digit) for digit in range(10))
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-NUMBER = ('a photo of the number: "{}".',)
 LECUN = "LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE, 1998"
 XIAO = (
     "Xiao et al., Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, 2017, "
@@ -33,20 +32,22 @@ MNIST_C_CORRUPTIONS = (
 )  # fmt: skip
 BATCH = 200
 _MNIST_SUMS = {
-    "train-images-idx3": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1": "ec29112dd5afa0611ce80d1b7f02629c",
+    "train-images-idx3": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", 9912422),
+    "train-labels-idx1": ("d53e105ee54ea40749a09fcbcd1e9432", 28881),
+    "t10k-images-idx3": ("9fb629c4189551a2d022fa330f9573f3", 1648877),
+    "t10k-labels-idx1": ("ec29112dd5afa0611ce80d1b7f02629c", 4542),
 }
 _FASHION_SUMS = {
-    "train-images-idx3": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1": "bb300cfdad3c16e7a12a480ee83cd310",
+    "train-images-idx3": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26421880),
+    "train-labels-idx1": ("25c81989df183df01b3e8a0aad5dffbe", 29515),
+    "t10k-images-idx3": ("bef4ecab320f06d8554ea6380940ec79", 4422102),
+    "t10k-labels-idx1": ("bb300cfdad3c16e7a12a480ee83cd310", 5148),
 }
 
 
-def _idx(name: str, folder: str, classes: tuple[str, ...], place: str, sums: dict[str, str]) -> Files:
+def _idx(
+    name: str, folder: str, classes: tuple[str, ...], place: str, sums: dict[str, tuple[str, int]]
+) -> Files:
     """Return the files of a test split; those of the training split are `_train` of it."""
     return Files(
         name=name,
@@ -55,8 +56,8 @@ def _idx(name: str, folder: str, classes: tuple[str, ...], place: str, sums: dic
         tree=tuple(f"{folder}/raw/{stem}-ubyte.gz" for stem in sums),
         counts={"": 10000},
         downloads=tuple(
-            Download(f"{place}/{stem}-ubyte.gz", f"md5:{md5}", "", f"{folder}/raw")
-            for stem, md5 in sums.items()
+            Download(f"{place}/{stem}-ubyte.gz", f"md5:{md5}", "", f"{folder}/raw", size)
+            for stem, (md5, size) in sums.items()
         ),
     )
 
@@ -80,7 +81,7 @@ def _mnist(files: Files, **facts: Any) -> Dataset:
         files,
         source=_train(MNIST_FILES, DIGITS),
         class_names=DIGITS,
-        templates=NUMBER,
+        templates=named("digits").templates,
         default_batch=BATCH,
         **facts,
     )

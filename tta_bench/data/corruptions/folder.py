@@ -84,9 +84,9 @@ def corrupt_folder(
 ) -> FolderReport:
     """Write ``dst/corruption/severity/...`` for every picture below ``src``, keeping the folder structure.
 
-    An image's id is its path relative to ``src`` without the suffix, so the result does not depend on the other images,
-    on their format or on the number of workers. What is already there is kept: the same call resumes where a killed
-    one stopped, and more corruptions can be added later. ``manifest.json`` says how the files were made,
+    An image's id is its path relative to ``src`` without the suffix, so the result does not depend on the other
+    images, on their format or on the number of workers. What is already there is kept: the same call resumes where a
+    killed one stopped, and more corruptions can be added later. ``manifest.json`` says how the files were made,
     ``SHA256SUMS`` lists their hashes (check with ``sha256sum -c``).
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tta_bench.data.images.contents import keep, read_kept
 from tta_bench.data.images.files import Pictures, UnreadableImageError, decode
-from tta_bench.data.images.prefetch import made_ahead
+from tta_bench.data.images.prefetch import prefetch
 from tta_bench.data.layouts.locate import cache_folder
 from tta_bench.spec import digest
 
@@ -52,7 +52,7 @@ def unreadable(pictures: Pictures, positions: np.ndarray, workers: int) -> list[
     if kept is not None:
         return [asked[index] for index in kept]
     chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
-    found = [one for failures in made_ahead(_Try(pictures), chunks, workers) for one in failures]
+    found = [one for failures in prefetch(_Try(pictures), chunks, workers) for one in failures]
     bad = [position for position, _ in found]
     if not any(passing for _, passing in found):
         keep(path, np.searchsorted(asked, bad).tolist())

@@ -15,7 +15,7 @@ from tta_bench.data.dataset import Shift
 from tta_bench.data.images.bad import unreadable
 from tta_bench.data.images.files import Pictures, decode
 from tta_bench.data.images.generated import corrupted, generation_facts
-from tta_bench.data.images.prefetch import made_ahead
+from tta_bench.data.images.prefetch import prefetch
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.reading import FILE_WORKERS, Generated, Reading
 from tta_bench.data.layouts.subsets import named_subset, origin_of
@@ -90,7 +90,7 @@ class PictureImages:
 
     def batches(self, chunks: Sequence[Sequence[int]], preprocess: Preprocess) -> Iterator[Tensor]:
         """Yield ``load(chunk, preprocess)`` of every chunk in order, made ahead by worker processes."""
-        yield from made_ahead(_Load(self, preprocess), chunks, self.workers)
+        yield from prefetch(_Load(self, preprocess), chunks, self.workers)
 
     def subset(self, name: str) -> np.ndarray | None:
         """Return the positions of a subset that the dataset names, None if the name is not its own.

@@ -35,7 +35,8 @@ class UnreadableImageError(BadInputError):
         self.where, self.reason, self.passing = where, reason, passing
         super().__init__(
             f"{where} cannot be decoded ({reason}); replace the file, or leave such images out with "
-            "--on-bad-image skip"
+            'bad_image="skip"',
+            options=("bad_image",),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -187,6 +188,11 @@ def decode(pictures: Pictures, position: int, border: int = 0) -> Image.Image:
         raise UnreadableImageError(pictures.where(position), reason, passing) from error
     if not border:
         return image
+    if min(image.size) <= 2 * border:
+        size = f"{image.width}x{image.height}"
+        raise UnreadableImageError(
+            pictures.where(position), f"it is {size} and has a border of {border} pixels on every side"
+        )
     return image.crop((border, border, image.width - border, image.height - border))
 
 

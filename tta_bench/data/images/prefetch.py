@@ -30,7 +30,7 @@ class _Made(Dataset[Any]):
             return error
 
 
-def made_ahead(
+def prefetch(
     make: Callable[[Sequence[int]], Any], chunks: Sequence[Sequence[int]], workers: int
 ) -> Iterator[Any]:
     """Yield ``make(chunk)`` of every chunk in order, made ahead by worker processes.

@@ -26,11 +26,13 @@ class Preprocess:
             without keeping the aspect; None resizes to `size` directly, without keeping the aspect; 0 only crops,
             with a black border around an image that is smaller.
         interpolation: Filter of the resize (antialiased, as Pillow does it).
+        note: What the protocol card says of it besides.
     """
 
     size: tuple[int, int]
     resize: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bilinear"
+    note: str = ""
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the uint8 input (3, H, W) of one image."""
@@ -60,6 +62,10 @@ class Preprocess:
 
     def describe(self) -> str:
         """Return the facts in one phrase, for the protocol card."""
+        note = f"; {self.note}" if self.note else ""
+        return f"{self._facts()}{note}"
+
+    def _facts(self) -> str:
         height, width = self.size
         if self.resize == 0:
             return f"centre crop {height}x{width}"

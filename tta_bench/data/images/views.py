@@ -8,22 +8,26 @@ pure function of images and numbers, so the views of an image depend neither on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench.augment import CROP_NUMBERS, crop_grid
-from tta_bench.data.images.distortions import OPERATIONS, distort
+from tta_bench.data.images.distortions import distort
+from tta_bench.data.images.mixing import CHAINS, DEPTH, MIX_NUMBERS, mixing
+from tta_bench.data.images.views_cpu import empty, fill_crops, fill_mixed
+from tta_bench.data.images.views_reference import reference_views
 from tta_bench.errors import UnknownNameError
 
-VERSION = 1
+Recipe = Literal["device", "reference"]
+VERSION = 2
 """Raised whenever the views of an image change, so that records of other views are not taken for the same."""
 AREA = (0.08, 1.0)
-CHAINS = DEPTH = 3
-MIX_NUMBERS = [1, CHAINS, CHAINS, 3 * CHAINS * DEPTH]
 SMALL = 64
-"""Shorter side in pixels up to which AugMix shifts images by an eighth instead of cutting crops from them."""
+"""Shorter side in pixels up to which AugMix shifts images by an eighth instead of cutting crops from them, and up to
+which views are made in large blocks on the CPU too."""
 AT_ONCE = 1 << 24
 """Numbers in the largest block of distorted images."""
 
@@ -44,7 +48,7 @@ def view_numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count - 1, KINDS[kind][0], generator=generator)
 
 
-def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
+def make_views(images: Tensor, numbers: Tensor, kind: str, *, recipe: Recipe = "device") -> Tensor:
     """Return the views (N, V, C, H, W) of images, view 0 being the image itself.
 
     Args:
@@ -54,6 +58,8 @@ def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
             probability 1/2. ``"augmix"``: a crop (of a small image, a shift by up to an eighth of its side) and
             flip, mixed with three chains of one to three distortions at severity 1. Pixels are whole
             multiples of 1/255 before the mix.
+        recipe: ``"device"`` for the fastest way on the images' device; ``"reference"`` for the published recipe on
+            Pillow pictures, from the same numbers. They differ by rounding, which an equalisation may enlarge.
 
     Source: crops as in TPT, arXiv:2209.07511; the mix as in AugMix, arXiv:1912.02781, algorithm 1, at the
         severity of MEMO, arXiv:2110.09506.
@@ -61,6 +67,27 @@ def make_views(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
     make, views = KINDS[kind][1], numbers.shape[1]
     if not views:
         return images[:, None]
+    if recipe == "reference":
+        return reference_views(images, numbers, kind, AREA, SMALL)
+    if images.device.type == "cpu" and min(images.shape[-2:]) > SMALL and images.shape[1] == 3:
+        return _one_by_one(images, numbers, kind)
+    return _at_once(images, numbers, make)
+
+
+def _one_by_one(images: Tensor, numbers: Tensor, kind: str) -> Tensor:
+    """Return the views of 8-bit images on the CPU, each written once to where it belongs."""
+    out = empty((len(images), 1 + numbers.shape[1], *images.shape[1:]), images)
+    out[:, 0] = images
+    fill = fill_mixed if kind == "augmix" else fill_crops
+    pixels = (images * 255).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    for image, drawn, place in zip(pixels, numbers, out, strict=True):
+        fill(place[1:], image, drawn, AREA)
+    return out
+
+
+def _at_once(images: Tensor, numbers: Tensor, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the views of a batch, made in few large blocks."""
+    views = numbers.shape[1]
     group = max(1, AT_ONCE // (CHAINS * views * images[0].numel()))
     made = []
     for part, drawn in zip(torch.split(images, group), torch.split(numbers, group), strict=True):
@@ -110,19 +137,16 @@ def mixed(images: Tensor, numbers: Tensor) -> Tensor:
     """
     crop = shifts if min(images.shape[-2:]) <= SMALL else resized_crops
     base = crop(images, numbers[:, :CROP_NUMBERS])
-    share, weight, depth, rest = torch.split(numbers[:, CROP_NUMBERS:], MIX_NUMBERS, dim=1)
-    # Normalised exponentials are Dirichlet(1, 1, 1); a uniform number is Beta(1, 1).
-    weight = -torch.log1p(-weight)
-    weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-12)).to(images)
-    length = (depth * DEPTH).long().flatten()
-    operation, level, sign = torch.unflatten(rest, 1, (3, CHAINS, DEPTH)).unbind(1)
-    operation = (operation * len(OPERATIONS)).long().clamp(max=len(OPERATIONS) - 1)
+    plan = mixing(numbers[:, CROP_NUMBERS:])
+    length = plan.length.flatten()
     chains = base.repeat_interleave(CHAINS, dim=0) * 255
     for index in range(DEPTH):
-        chosen = operation[..., index].flatten().masked_fill(length < index, -1)
-        chains = distort(chains, chosen, level[..., index].flatten(), sign[..., index].flatten() < 0.5)
-    share = share.to(images)
-    parts = (1 - share) * weight / 255
+        chosen = plan.operation[..., index].flatten().masked_fill(length < index, -1)
+        chains = distort(
+            chains, chosen, plan.level[..., index].flatten(), plan.mirrored[..., index].flatten()
+        )
+    share = plan.share.to(images)
+    parts = (1 - share) * plan.weight.to(images) / 255
     sums = torch.bmm(parts[:, None], torch.unflatten(chains, 0, (-1, CHAINS)).flatten(2)).view_as(base)
     return sums.add_(share[..., None, None] * base)
 

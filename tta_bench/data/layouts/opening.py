@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench import registry
 from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.files import Files
-from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
 from tta_bench.data.layouts.locate import DATA_VARIABLE, candidates, roots, tried
 from tta_bench.data.layouts.reading import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
 
 
-def open_files(files: Files, opening: Opening) -> ImageSource:
+def open_files(files: Files, opening: OpenRequest) -> ImageSource:
     """Return the images of one shift of a dataset.
 
     Raises:
@@ -81,7 +81,7 @@ def _origin(root: Path) -> str:
     return f"written by tta-bench data corrupt {manifest.get('tta_bench', '')} ({settings})"
 
 
-def _generating(files: Files, opening: Opening, options: dict[str, Any]) -> Reading:
+def _generating(files: Files, opening: OpenRequest, options: dict[str, Any]) -> Reading:
     """Return the reading that corrupts clean images while they are loaded."""
     assert files.clean is not None
     shift = opening.shift

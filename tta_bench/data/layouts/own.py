@@ -46,8 +46,8 @@ def _check_class(folder: Path, entry: Entry) -> None:
     unread = sorted(one.name for one in inside if is_unread(one.name))
     if unread:
         raise BadInputError(
-            f"{entry.path} holds images of a format that is not read ({_some(unread)}); convert them to PNG or "
-            "JPEG, or move them out of the way"
+            f"{entry.path} holds images of a format that is not read ({_some(unread)}); convert them to PNG or JPEG, "
+            "or move them out of the way"
         )
     if not any(one.image for one in inside):
         raise BadInputError(

@@ -74,13 +74,19 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise UnknownNameError("data option", name, KNOWN)
     workers = options.get("workers")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-        raise BadInputError(f"--workers must be 0 or more, got {workers!r}; 0 loads in the main process")
+        raise BadInputError(
+            f"workers must be 0 or more, got {workers!r}; 0 loads in the main process", options=("workers",)
+        )
     bad = options.get("bad_image", "stop")
     if bad not in BAD_IMAGE:
-        raise BadInputError(f"--on-bad-image must be {' or '.join(BAD_IMAGE)}, got {bad!r}")
+        raise BadInputError(
+            f"bad_image must be {' or '.join(BAD_IMAGE)}, got {bad!r}", options=("bad_image",)
+        )
     allowed = options.get("allow_incomplete")
     if not isinstance(allowed, bool | None):
-        raise BadInputError(f"--allow-incomplete must be true or false, got {allowed!r}")
+        raise BadInputError(
+            f"allow_incomplete must be true or false, got {allowed!r}", options=("allow_incomplete",)
+        )
     return dict(options)
 
 
@@ -99,7 +105,10 @@ def corruption_options(
     }
     folder = chosen["frost_dir"]
     if folder is not None and not Path(folder).is_dir():
-        raise BadInputError(f"--frost-dir must be a folder of pictures, got {str(folder)!r}; check the path")
+        raise BadInputError(
+            f"frost_dir must be a folder of pictures, got {str(folder)!r}; check the path",
+            options=("frost_dir",),
+        )
     if folder is not None:
         chosen["frost_dir"] = Path(folder)
     return tuple((name, value) for name, value in chosen.items() if value)

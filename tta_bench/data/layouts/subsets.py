@@ -42,8 +42,9 @@ def named_subset(name: str, ids: Sequence[str], shift: Shift, reading: Reading) 
         return None
     if name not in reading.subsets:
         raise BadInputError(
-            f"--subset {name} is a list of ImageNet validation images, which this dataset does not have; "
-            "use full, first-N or seeded-N"
+            f"subset {name} is a list of ImageNet validation images, which this dataset does not have; use full, "
+            "first-N or seeded-N",
+            options=("subset",),
         )
     path = robustbench_list()
     wanted = [without_suffix(image) for image in read_text(path).split()]
@@ -53,8 +54,9 @@ def named_subset(name: str, ids: Sequence[str], shift: Shift, reading: Reading) 
     missing = [image for image in wanted if image not in at]
     if missing:
         raise BadInputError(
-            f"{len(missing)} of the {LIST_SIZE} images of --subset {name} are not in the data, {missing[0]} among "
-            "them; complete the folder (`tta-bench data check` shows what is missing) or use first-N"
+            f"{len(missing)} of the {LIST_SIZE} images of subset {name} are not in the data, {missing[0]} among "
+            "them; complete the folder (`tta-bench data check` shows what is missing) or use first-N",
+            options=("subset",),
         )
     return np.array([at[image] for image in wanted], dtype=np.int64)
 
@@ -63,7 +65,9 @@ def _check_complete(found: int, shift: Shift, reading: Reading) -> None:
     if found and found < reading.expected and not reading.allow_incomplete:
         raise BadInputError(
             f"{shift} has {reading.expected:,} images, but only {found:,} are there; complete the folder (`tta-bench "
-            f"data check {shift.dataset}` shows what is missing), or use --allow-incomplete, which tables then say"
+            f"data check {shift.dataset}` shows what is missing), or use allow_incomplete=True, which tables then "
+            "say",
+            options=("allow_incomplete",),
         )
 
 
@@ -88,6 +92,7 @@ def robustbench_list() -> Path:
         if path.is_file():
             return path
     raise BadInputError(
-        f"--subset {ROBUSTBENCH} needs {LIST_FILE}, tried {', '.join(map(str, tried))}; install it with "
-        "`pip install 'tta-bench[robustbench]'` or copy the file into a folder of TTA_BENCH_DATA"
+        f"subset {ROBUSTBENCH} needs {LIST_FILE}, tried {', '.join(map(str, tried))}; install it with "
+        "`pip install 'tta-bench[robustbench]'` or copy the file into a folder of TTA_BENCH_DATA",
+        options=("subset",),
     )

@@ -12,61 +12,12 @@ from tta_bench.errors import BadInputError
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 
 
-UNREAD = frozenset(
-    [
-        ".apng",
-        ".arw",
-        ".avif",
-        ".cr2",
-        ".cr3",
-        ".dds",
-        ".dng",
-        ".eps",
-        ".exr",
-        ".fit",
-        ".fits",
-        ".gif",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".icns",
-        ".ico",
-        ".j2c",
-        ".j2k",
-        ".jfif",
-        ".jif",
-        ".jp2",
-        ".jpe",
-        ".jpf",
-        ".jpx",
-        ".jxl",
-        ".jxr",
-        ".mpo",
-        ".nef",
-        ".orf",
-        ".pam",
-        ".pbm",
-        ".pcx",
-        ".pef",
-        ".pfm",
-        ".pnm",
-        ".psd",
-        ".qoi",
-        ".raf",
-        ".raw",
-        ".rgb",
-        ".rgba",
-        ".rw2",
-        ".sgi",
-        ".sr2",
-        ".svg",
-        ".tga",
-        ".wbmp",
-        ".xbm",
-        ".xpm",
-    ]
-)
+UNREAD = frozenset((
+    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dds", ".dng", ".eps", ".exr", ".fits", ".gif", ".hdr", ".heic", ".heif",
+    ".hif", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".jxr", ".mpo",
+    ".nef", ".orf", ".pam", ".pbm", ".pcx", ".pef", ".pfm", ".pnm", ".psd", ".qoi", ".raf", ".raw", ".rgb", ".rgba",
+    ".rw2", ".sgi", ".sr2", ".svg", ".tga", ".wbmp", ".xbm", ".xpm",
+))  # fmt: skip
 """Suffixes of images that are not read."""
 
 

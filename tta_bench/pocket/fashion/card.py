@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tta_bench.data.catalogue.mnist import CLOTHES
-from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.layouts.idx import IdxPair
@@ -87,12 +87,12 @@ def score_all(name: FashionName, files: Path, folder: Path = WEIGHTS) -> dict[st
         "all test images": score(name, whole, folder),
     }
     for shift in POCKET_FASHION_C.shifts((), (SEVERITY,)):
-        found[shift.corruption] = score(name, POCKET_FASHION_C.open(Opening(shift)), folder)
+        found[shift.corruption] = score(name, POCKET_FASHION_C.open(OpenRequest(shift)), folder)
     return found
 
 
 def _opened(dataset: Dataset) -> ImageSource:
-    return dataset.open(Opening(dataset.shifts()[0]))
+    return dataset.open(OpenRequest(dataset.shifts()[0]))
 
 
 def render_card(folder: Path = WEIGHTS) -> str:

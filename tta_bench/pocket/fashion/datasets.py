@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tta_bench.data.catalogue.common import COMMON, CORRUPTION_PAPER, EXTRA
 from tta_bench.data.catalogue.families import reading_of
 from tta_bench.data.catalogue.mnist import CLOTHES, FASHION_HOME, XIAO
-from tta_bench.data.dataset import Dataset, Opening, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.idx import IdxPair
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NOTES = (
 )
 
 
-def open_fashion(opening: Opening) -> ImageSource:
+def open_fashion(opening: OpenRequest) -> ImageSource:
     """Return the shipped test images, corrupted where the shift says so."""
     reading = reading_of(opening)
     if reading.generated is not None:
@@ -35,7 +35,7 @@ def open_fashion(opening: Opening) -> ImageSource:
 
 def open_fashion_training() -> ImageSource:
     """Return the shipped training images, a part of what the pocket-fashion models were trained on."""
-    opening = Opening(Shift("pocket-fashion-train"))
+    opening = OpenRequest(Shift("pocket-fashion-train"))
     return TRAIN.open(DATA, opening.shift, reading_of(opening))
 
 

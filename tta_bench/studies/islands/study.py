@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tta_bench.data.dataset import Opening, find_dataset
+from tta_bench.data.dataset import OpenRequest, find_dataset
 from tta_bench.data.images.files import Paths, decode
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import choose
@@ -251,7 +251,7 @@ def still_of(path: Path) -> Still:
 def _from_dataset(plan: IslandsPlan) -> list[Still]:
     dataset, corruptions, severities = find_dataset(plan.dataset)
     shift = dataset.shifts(corruptions, severities or (5,))[0]
-    images = dataset.open(Opening(shift))
+    images = dataset.open(OpenRequest(shift))
     positions = choose(images, f"first-{plan.limit}", plan.seed)
 
     def loader(position: int) -> Callable[[Preprocess], Any]:

@@ -90,8 +90,8 @@ class ConsoleReporter:
             return
         seconds = time.monotonic() - self._started
         speed = f"{self._fresh} images in {seconds:.1f} s, {self._fresh / max(seconds, 1e-9):.0f} images/s"
-        told = f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
-        self._say(self._ended, told)
+        text = f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
+        self._say(self._ended, text)
 
     def _say(self, number: int, text: str) -> None:
         say(self._progress.console, f"[{number}/{self._cells}] {self._label}: {text}")

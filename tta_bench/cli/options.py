@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derive the options of a command from their declarations, and put flags into the sentences of errors."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Annotated, Any
+
+import typer
+
+from tta_bench.errors import TTABenchError
+from tta_bench.spec import Controls, Request
+from tta_bench.spec.options import Option, as_flag, options_of
+
+REQUEST, CONTROLS = options_of(Request), options_of(Controls)
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for every declared option, before those that it declares itself.
+
+    Args:
+        command: Takes the options that were typed by name, the `Controls`, and its own options.
+    """
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        given = {name: values.pop(name) for name in REQUEST if name in values}
+        controls = Controls(**{name: values.pop(name) for name in CONTROLS})
+        command({name: value for name, value in given.items() if value is not None}, controls, **values)
+
+    declared = [_parameter(one, None) for one in REQUEST.values() if one.flag]
+    declared += [_parameter(one, one.default) for one in CONTROLS.values() if one.flag]
+    signature = inspect.signature(command, eval_str=True)
+    own = [one.replace(kind=one.KEYWORD_ONLY) for one in list(signature.parameters.values())[2:]]
+    run.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*declared, *own]}
+    return run
+
+
+def _parameter(one: Option, default: Any) -> inspect.Parameter:
+    kind: Any = str if one.facts.read is not None else one.kind
+    kind = list[kind] if one.many else kind
+    kind = kind | None if default is None else kind
+    annotation: Any = Annotated[kind, typer.Option(one.flag, help=one.facts.help)]
+    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def for_terminal(error: TTABenchError) -> str:
+    """Return the sentence of an error with flags in the place of the options that it names.
+
+    The first ``name=value``, or else the first ``name``, becomes the flag with its value; without any the flag follows
+    the sentence.
+    """
+    sentence = str(error)
+    for name in error.options:
+        flag, changed = flag_of(name), sentence
+        for pattern in (rf'\b{name}=(?P<value>\w+|"[^"]*")?', rf"\b{name}\b(?P<value>)"):
+            if changed == sentence:
+                changed = re.sub(pattern, partial(_typed, flag), sentence, count=1)
+        sentence = changed if changed != sentence else f"{sentence} ({flag})"
+    return sentence
+
+
+def _typed(flag: str, found: re.Match[str]) -> str:
+    """Return a flag with its value as it is typed: ``--force``, ``--no-memory``, ``--prompts NAME``."""
+    value = (found["value"] or "").strip('"')
+    if value == "False":
+        return flag.replace("--", "--no-", 1)
+    return flag if value in ("", "True") else f"{flag} {value}"
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of an option; one that turns something on or off has two, of which this is the first."""
+    declared: Mapping[str, Option] = {**REQUEST, **CONTROLS}
+    flag = declared[name].flag if name in declared else as_flag(name)
+    return (flag or as_flag(name)).partition("/")[0]

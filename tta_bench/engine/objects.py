@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the names of a cell to its objects: method, dataset, source model, stream and source split."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
+from tta_bench.data.images.source import ImageSource
+from tta_bench.data.stream import Part, Stream, choose
+from tta_bench.engine.live import Kind, Live
+from tta_bench.engine.split import open_split, source_data
+from tta_bench.errors import BadInputError, PluginError
+from tta_bench.hyperparameters import create_method, plugin_method, source_hash
+from tta_bench.method import Method
+from tta_bench.models.loading import load_model
+from tta_bench.models.own import OwnModel
+from tta_bench.models.source import SourceModel
+from tta_bench.spec import Cell, canonical
+
+KEPT_MODELS = 4
+
+
+class Objects:
+    """The objects behind cells; what was used lately is kept.
+
+    Args:
+        live: Objects of this process that some cells name.
+        workers: Processes that decode images; None: the kind of data decides.
+    """
+
+    def __init__(self, live: Live | None = None, workers: int | None = None) -> None:
+        self._live, self._workers = live or Live(), workers
+        self._methods: dict[str, Method] = {}
+        self._datasets: dict[tuple[str, str], Dataset] = {}
+        self._models: OrderedDict[tuple[object, ...], SourceModel] = OrderedDict()
+        self._images: dict[tuple[Shift, str], ImageSource] = {}
+        self._splits: dict[str, ImageSource] = {}
+
+    def method(self, cell: Cell) -> Method:
+        """Return the method of a cell with its hyper-parameters.
+
+        Raises:
+            PluginError: If its code is not that with which the cell was planned.
+        """
+        if "method" in cell.in_process:
+            found: Method = self._get(cell, "method")
+            return found
+        key = canonical([cell.method, cell.hyperparameters, cell.method_hash])
+        if key not in self._methods:
+            files = {cell.method: plugin_method(cell.plugin, cell.method)} if cell.plugin else None
+            method = create_method(cell.method, cell.hyperparameters, plugins=files)
+            if source_hash(type(method)) != cell.method_hash:
+                raise PluginError(
+                    f"the code of method {cell.method!r} differs from that with which the cell was planned; install "
+                    "the same version, or plan the run again"
+                )
+            self._methods[key] = method
+        return self._methods[key]
+
+    def dataset(self, cell: Cell) -> Dataset:
+        """Return the dataset of a cell under its prompt templates."""
+        key = (cell.in_process.get("dataset", cell.dataset), cell.prompts)
+        if key not in self._datasets:
+            live = "dataset" in cell.in_process
+            dataset: Dataset = self._get(cell, "dataset") if live else find_dataset(cell.dataset)[0]
+            self._datasets[key] = dataset.prompted(cell.prompts) if cell.prompts else dataset
+        return self._datasets[key]
+
+    def model(self, cell: Cell) -> SourceModel:
+        """Return the source model bound to a cell's classes, loading it if it was not used lately."""
+        dataset = self.dataset(cell)
+        bound = (dataset.class_names, dataset.class_indices, dataset.templates)
+        name = cell.in_process.get("model", cell.model)
+        seed = 0 if cell.pretrained else cell.seed
+        key = (name, *bound, cell.pretrained, seed, cell.precision, cell.device)
+        if key not in self._models:
+            self._models[key] = self._load(cell, dataset, seed)
+            while len(self._models) > KEPT_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def _load(self, cell: Cell, dataset: Dataset, seed: int) -> SourceModel:
+        if "model" in cell.in_process:
+            own: OwnModel = self._get(cell, "model")
+            return own.bind(
+                dataset.class_names, dataset.class_indices, precision=cell.precision, device=cell.device
+            )
+        return load_model(
+            cell.model,
+            dataset.class_names,
+            class_indices=dataset.class_indices,
+            templates=dataset.templates,
+            pretrained=cell.pretrained,
+            seed=seed,
+            precision=cell.precision,
+            device=cell.device,
+        )
+
+    def stream(self, cell: Cell, source: SourceModel) -> Stream:
+        """Return the stream of a cell, its images prepared for a source model."""
+        images = self.open(cell)
+        parts = [
+            Part(shift, one, choose(one, cell.subset, cell.seed))
+            for shift, one in zip(cell.each_shift(), images, strict=True)
+        ]
+        return Stream(parts, cell.batch_size, source.preprocess)
+
+    def open(self, cell: Cell, shifts: Sequence[Shift] | None = None) -> list[ImageSource]:
+        """Open the images of a cell's shifts, or of some of them, and let go of all others."""
+        options: dict[str, Any] = {"bad_image": "stop", **cell.data_options}
+        if self._workers is not None:
+            options["workers"] = self._workers
+        facts = canonical([cell.in_process.get("dataset"), cell.data_seed, cell.data_options])
+        keys = [(shift, facts) for shift in (cell.each_shift() if shifts is None else shifts)]
+        opened = {key: images for key, images in self._images.items() if key in keys}
+        for key in keys:
+            if key not in opened:
+                request = OpenRequest(key[0], cell.data_seed, options)
+                opened[key] = self.dataset(cell).open(request)
+        self._images = opened
+        return [opened[key] for key in keys]
+
+    def split(self, cell: Cell) -> ImageSource | None:
+        """Return the source images of the cell's dataset where its method asks for them."""
+        method = self.method(cell)
+        if not source_data(method):
+            return None
+        name = cell.in_process.get("dataset", cell.dataset)
+        if name not in self._splits:
+            self._splits[name] = open_split(self.dataset(cell), cell.method, method)
+        return self._splits[name]
+
+    def _get(self, cell: Cell, kind: Kind) -> Any:
+        """Return an object of this process.
+
+        Raises:
+            BadInputError: If the process does not have it.
+        """
+        found = self._live.get(kind, cell.in_process[kind])
+        if found is None:
+            name = getattr(cell, kind)
+            raise BadInputError(
+                f"{cell.label} is an in-process cell: its {kind} {name!r} is an object of the process that made it; "
+                "run it there, or give the part by a name that can be loaded anywhere"
+            )
+        return found

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results of runs as an object: frames, rows, and a table wherever it is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from tta_bench.records.frame import read_frame
+from tta_bench.records.store import Store
+from tta_bench.reports.columns import NAMES, Row
+from tta_bench.reports.facts import By
+from tta_bench.reports.leaderboard import leaderboard
+from tta_bench.reports.load import load_cells
+from tta_bench.reports.table import print_table
+from tta_bench.reports.text import PLAIN_WIDTH
+from tta_bench.spec import Manifest
+
+SHOWN = (
+    "method",
+    "variant",
+    "model",
+    "dataset",
+    "shifts",
+    "images",
+    "accuracy",
+    "gain",
+    "ms_p50",
+    "peak_mib",
+)
+"""Columns of the table in a notebook."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Cells of run folders; everything is read from their records when it is asked for.
+
+    Attributes:
+        folders: Paths or URLs of run folders.
+        ids: The cells that are meant; None: all.
+    """
+
+    folders: tuple[str, ...]
+    ids: tuple[str, ...] | None = None
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifest of each cell: what was run, under which protocol, and how it ended."""
+        return [one.manifest for one in load_cells(self.folders, self.ids)]
+
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row per image of all complete cells.
+
+        Args:
+            columns: Record columns, see `tta_bench.records.schema.RECORD_SCHEMA`; all if None.
+        """
+        frames = [read_frame(folder, columns, self.ids) for folder in self.folders]
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+    def rows(self, *, by: By = "dataset", allow_mixed: bool = False) -> list[Row]:
+        """Return one row per method variant, model, dataset and protocol, as the leaderboard has them.
+
+        Args:
+            by: ``dataset`` aggregates over shifts, ``shift`` gives one row for each.
+            allow_mixed: Mark rows whose comparable facts differ instead of refusing them.
+
+        Raises:
+            MixedProtocolError: If rows of one table differ in a comparable fact.
+        """
+        return leaderboard(self.folders, by=by, cells=self.ids, allow_mixed=allow_mixed)
+
+    def summary(self, *, by: By = "dataset", allow_mixed: bool = False) -> pd.DataFrame:
+        """Return the rows as a table; the columns are those of ``leaderboard.csv``. Arguments as in `rows`."""
+        rows = self.rows(by=by, allow_mixed=allow_mixed)
+        return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(NAMES))
+
+    def failed(self) -> dict[str, str]:
+        """Return the last line of the traceback of each cell that failed, by its label."""
+        lines = ((one.cell.label, one.error) for one in self.manifests() if one.status == "failed")
+        return {label: (error or "").strip().rpartition("\n")[2] for label, error in lines}
+
+    def save(self, folder: str) -> Results:
+        """Copy the cells into a run folder, which may hold others already, and return them from there.
+
+        Raises:
+            StoreError: If the folder is no run folder or cannot be written.
+        """
+        target = Store(folder).open(create=True)
+        cells = load_cells(self.folders, self.ids)
+        for one in cells:
+            one.store.copy_to(target, one.manifest.id)
+        return Results((folder,), tuple(one.manifest.id for one in cells))
+
+    def __len__(self) -> int:
+        """Return how many cells there are."""
+        return len(load_cells(self.folders, self.ids))
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows, marked where they may not be compared."""
+        return iter(self.rows(allow_mixed=True))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Show the table of a run, as wide as there is room."""
+        yield Text.from_ansi(_table(self.rows(allow_mixed=True), options.max_width, console.is_terminal))
+
+    def __str__(self) -> str:
+        """Return the table of a run as plain text."""
+        return _table(self.rows(allow_mixed=True), PLAIN_WIDTH, False).rstrip()
+
+    def __repr__(self) -> str:
+        """Return where the cells are and how many there are."""
+        return f"<Results: {len(self)} cells in {', '.join(self.folders)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        table = self.summary(allow_mixed=True)[list(SHOWN)]
+        return str(table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0))
+
+
+def _table(rows: Sequence[Row], width: int, colour: bool) -> str:
+    file = io.StringIO()
+    print_table(rows, Console(file=file, width=width, force_terminal=colour, highlight=False, emoji=False))
+    return file.getvalue()
+
+
+def load(*folders: str) -> Results:
+    """Return the results that run folders hold.
+
+    Args:
+        folders: Paths or URLs of run folders, at least one.
+
+    Raises:
+        StoreError: If one is no run folder.
+    """
+    for folder in folders:
+        Store(folder).open(create=False)
+    return Results(tuple(map(str, folders)))

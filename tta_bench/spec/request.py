@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user asks of a run: names, ranges and protocol choices. Neither torch nor pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.spec.options import option, options_of, read_values
+from tta_bench.spec.ranges import WORST, limit_to_subset, read_severities, subset_size
+from tta_bench.spec.settings import parse_setting, read_settings
+
+RESETS = ("image", "batch", "shift", "never")
+SCENARIOS = ("iid", "sequence")
+"""``iid``: every shift is a stream of its own, in random order; ``sequence``: one stream of all shifts in turn."""
+PRECISIONS = ("float32", "float64", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda")
+BAD_IMAGE = ("stop", "skip")
+CHOSEN = ("published", "held-out", "tuned-on-test")
+ELASTIC = ("original", "imagecorruptions")
+DATA_OPTIONS = ("bad_image", "allow_incomplete", "emulate_distributed", "elastic", "frost_dir")
+"""Options that decide which images are read and how they look; their effect is in the hash of the data."""
+
+
+@dataclass(frozen=True)
+class SuiteUse:
+    """The suite that a run follows.
+
+    Attributes:
+        name: Of the suite.
+        version: Of its definition.
+        changed: The options that were given beside it.
+    """
+
+    name: str
+    version: int
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a user can ask of a run; each field is one option.
+
+    Only ``suite`` is none: it names the definition that the options come from.
+    """
+
+    methods: tuple[str, ...] = option(
+        (), "Method to run; repeat for several.", flag="--method",
+        needed="must name at least one method; `tta-bench list methods` shows all",
+    )  # fmt: skip
+    datasets: tuple[str, ...] = option(
+        (), "Dataset, also NAME:CORRUPTION[:SEVERITY]; repeat for several.", flag="--dataset",
+        needed="must name at least one dataset; `tta-bench list datasets` shows all",
+    )  # fmt: skip
+    models: tuple[str, ...] = option(
+        (), "Source model; default: the method's own; repeat for several.", flag="--model"
+    )
+    corruptions: tuple[str, ...] = option(
+        (), "Corruption of a corrupted dataset, or all; repeat for several.", flag="--corruption"
+    )
+    severities: tuple[int, ...] = option(
+        (5,), "1 to 5, also 1-5 or 1,3; default 5.", flag="--severity", least=1, below=WORST + 1,
+        read=read_severities, needed="must name at least one; leave it out for 5",
+    )  # fmt: skip
+    limit: int | None = option(None, "Images per shift (the first N); the same as subset first-N.")
+    subset: str = option("", "full, first-N, seeded-N or robustbench-5k; default: the dataset's own.")
+    batch_size: int | None = option(None, "Images per step.", least=1)
+    seeds: tuple[int, ...] = option(
+        (0,), "Seed of order, draws and random weights; repeat for several.", flag="--seed", least=0, below=2**63,
+        needed="must name at least one; leave it out for 0",
+    )  # fmt: skip
+    data_seed: int = option(0, "Seed of the corruptions' random numbers.", least=0, below=2**63)
+    scenario: str | None = option(
+        None, "iid (each shift alone) or sequence (all in one stream); default: sequence for reset never, else iid.",
+        choices=SCENARIOS,
+    )  # fmt: skip
+    reset: str | None = option(
+        None, "image, batch, shift or never; default: the method's own.", choices=RESETS
+    )
+    settings: tuple[str, ...] = option(
+        (), "Hyper-parameter, lr=1e-4 or tent.lr=1e-4; repeat for several.", flag="--set", read=read_settings
+    )
+    preset: str = option("", "Named hyper-parameters of the literature.")
+    presets: Mapping[str, str] = option({}, "Presets of single methods, by method.", flag=None)
+    chosen: str = option(
+        "published", "How hyper-parameters were chosen: published, held-out, tuned-on-test.", choices=CHOSEN
+    )
+    device: str = option("auto", "auto, cpu or cuda.", choices=DEVICES)
+    precision: str = option("float32", "float32, float64 or bfloat16 (autocast).", choices=PRECISIONS)
+    pretrained: bool = option(
+        True, "Without: random weights, for timing; tables say so.", flag="--pretrained/--no-pretrained"
+    )
+    prompts: str = option(
+        "", "Prompt templates by name or text file, for all CLIP-like models; see list prompts."
+    )
+    bad_image: str = option(
+        "stop", "stop or skip: what an unreadable image does.", flag="--on-bad-image", choices=BAD_IMAGE
+    )
+    allow_incomplete: bool = option(
+        False, "Run datasets of which images are missing; tables say so.", flag="--allow-incomplete"
+    )
+    workers: int | None = option(None, "Processes that decode images; 0: the main process.", least=0)
+    emulate_distributed: bool = option(
+        False, "Save generated corruptions as JPEG 85, as ImageNet-C's files were.",
+        flag="--emulate-distributed",
+    )  # fmt: skip
+    elastic: str | None = option(
+        None, "original or imagecorruptions: which elastic_transform.", choices=ELASTIC
+    )
+    frost_dir: str | None = option(None, "Folder of frost photographs for frost; default: generated.")
+    plugins: tuple[str, ...] = option(
+        (), "Python file that defines a method; repeat for several.", flag="--plugin"
+    )
+    suite: SuiteUse | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could accept."""
+        for name, one in options_of(Request).items():
+            if name != "limit":
+                one.check(getattr(self, name))
+        if self.limit is not None and self.subset:
+            raise BadInputError(
+                "limit and subset say the same thing; give one of them", options=("limit", "subset")
+            )
+        subset_size(self.chosen_subset or "full")
+        for text in self.settings:
+            parse_setting(text)
+
+    @property
+    def chosen_subset(self) -> str:
+        """Return the subset that was asked for, also by a limit; empty: the dataset's default."""
+        return self.subset if self.limit is None else limit_to_subset(self.limit)
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """Return the options of the data's readers that are not at their defaults."""
+        known = options_of(Request)
+        given = {name: getattr(self, name) for name in DATA_OPTIONS}
+        return {name: value for name, value in given.items() if value != known[name].default}
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How a run is carried out; nothing here changes a number.
+
+    Attributes:
+        output: Where the records go.
+        resume: Whether interrupted cells are resumed instead of started again.
+        force: Whether complete cells are computed again.
+        memory: Whether memory is probed on the CPU.
+    """
+
+    output: str = option("runs", "Run folder: a path or a URL.")
+    resume: bool = option(False, "Resume cells that were interrupted.", flag="--resume")
+    force: bool = option(False, "Compute cells again that are complete.", flag="--force")
+    memory: bool = option(
+        True, "Probe peak memory on the CPU (two extra steps a cell).", flag="--memory/--no-memory"
+    )
+
+
+def make_request(values: Mapping[str, Any], suite: SuiteUse | None = None) -> Request:
+    """Return the request of options by name, each in any form that the option takes.
+
+    Raises:
+        BadInputError: For a value that it does not take, or an option that there is none of.
+    """
+    known = options_of(Request)
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("option", name, known)
+    return Request(**read_values(Request, values), suite=suite)
+
+
+def merged(levels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one set of options from several, of which each wins over those before it.
+
+    ``limit`` and ``subset`` stand for each other, and so do ``preset`` and ``presets``: a later one replaces
+    either.
+
+    Raises:
+        BadInputError: If one set holds both a limit and a subset.
+    """
+    values: dict[str, Any] = {}
+    for level in levels:
+        if {"limit", "subset"} <= level.keys():
+            raise BadInputError(
+                "limit and subset say the same thing; give one of them", options=("limit", "subset")
+            )
+        for pair in (("limit", "subset"), ("preset", "presets")):
+            if any(key in level for key in pair):
+                values = {key: value for key, value in values.items() if key not in pair}
+        values |= level
+    return values

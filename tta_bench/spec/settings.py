@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse hyper-parameters given as ``key=value`` or ``method.key=value``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tta_bench.errors import BadInputError
+
+
+class Setting(NamedTuple):
+    """One hyper-parameter that was given.
+
+    Attributes:
+        method: The method that it is for; empty: every method that has it.
+        name: Of the hyper-parameter.
+        value: Its value as text.
+    """
+
+    method: str
+    name: str
+    value: str
+
+
+def parse_setting(text: str) -> Setting:
+    """Return the parts of ``key=value`` or ``method.key=value``.
+
+    Raises:
+        BadInputError: If the text is neither.
+    """
+    key, equals, value = text.partition("=")
+    method, _, name = key.rpartition(".")
+    if not (equals and name):
+        raise BadInputError(
+            f"settings must be like lr=1e-4 or tent.lr=1e-4, got {text!r}", options=("settings",)
+        )
+    return Setting(method, name, value)
+
+
+def read_settings(given: Any) -> Any:
+    """Return settings as texts, also where they are given as a mapping such as ``{"tent.lr": 1e-4}``."""
+    return [f"{key}={value}" for key, value in given.items()] if isinstance(given, Mapping) else given
+
+
+def settings_for(method: str, settings: Iterable[str]) -> dict[str, str]:
+    """Return the hyper-parameters that are meant for one method, by name; a later one wins."""
+    parsed = (parse_setting(text) for text in settings)
+    return {one.name: one.value for one in parsed if one.method in ("", method)}
