@@ -189,6 +189,7 @@ def _cells(
                     pretrained=request.pretrained,
                     chosen=request.chosen,
                     prompts=prompts,
+                    views=request.views,
                     data_options=request.data_options,
                     suite=request.suite,
                     in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),

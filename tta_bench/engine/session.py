@@ -133,6 +133,7 @@ class Session:
                 split=split,
                 scores=None if is_baseline(one.method) else self._scores(one, manifest),
                 probe_memory=self.probe_memory,
+                views=one.cell.views,
                 scored=self.scored,
             )
             runner = CellRunner(job, writer, self.reporter.advanced, noted, manifest.outcome)
