@@ -18,6 +18,7 @@ from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
+from tta_bench.engine.watch import Watch
 from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Outcome, counter_seed
@@ -43,6 +44,7 @@ class CellJob:
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
         views: Recipe by which views are made; see `make_views`.
         scored: Told the scores (N, K) of every batch.
+        watch: Checks after each step that the source model was not written to.
     """
 
     method: Method
@@ -56,6 +58,7 @@ class CellJob:
     probe_memory: bool = True
     views: str = "device"
     scored: Scored | None = None
+    watch: Watch | None = None
 
 
 class Step(NamedTuple):
@@ -103,6 +106,7 @@ class CellRunner:
         job = self.job
         with self.meter.phase("init"):
             initial = job.method.init(job.source, job.task)
+        self._check_source()
         loading = job.split.seconds if job.split else 0.0
         init_ms = 1e3 * (self.meter.take()["init"] - loading)
         state = initial
@@ -123,6 +127,7 @@ class CellRunner:
             parts.append(stepped)
             peaks.append(peak)
         seconds, stepped = self.meter.take(), joined(parts)
+        self._check_source()
         warmup = now.turn == 0 and self.job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
         if self.job.scored is not None:
@@ -134,6 +139,10 @@ class CellRunner:
             self.noted(self.outcome)
         self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
         return stepped.state
+
+    def _check_source(self) -> None:
+        if self.job.watch is not None:
+            self.job.watch.check(type(self.job.method).__name__)
 
     def _at_once(self, state: State, now: Step) -> int:
         """Return how many images of a batch are adapted at once, which is found at the first one."""

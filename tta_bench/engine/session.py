@@ -28,6 +28,7 @@ from tta_bench.engine.objects import Objects
 from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScores
 from tta_bench.engine.rows import source_scores
 from tta_bench.engine.split import SplitBatches
+from tta_bench.engine.watch import Watch
 from tta_bench.errors import StoreError
 from tta_bench.method import Method, Task
 from tta_bench.models.source import SourceModel
@@ -104,18 +105,18 @@ class Session:
         before = replace(kept.outcome, init_ms=None) if start and kept is not None else Outcome()
         manifest = replace(manifest, started=_now(), outcome=before)
         if problem is not None:
-            return self._failed(self.store.begin(manifest, resume=False), manifest, problem)
+            return self._failed(one, self.store.begin(manifest, resume=False), manifest, problem)
         return self._compute(one, manifest, start)
 
     def _resolve(self, cell: Cell) -> tuple[Resolved, BaseException | None]:
         """Return a cell with its objects, and why its method says nothing of itself if it fails to."""
         method, source = self.objects.method(cell), self.objects.model(cell)
         stream, split = self.objects.stream(cell, source), self.objects.split(cell)
-        info, problem = _describe(method, source)
+        info, problem = _describe(method, source, self.objects.watch(source))
         return Resolved(cell, method, self.objects.dataset(cell), source, stream, split, info), problem
 
     def _compute(self, one: Resolved, manifest: Manifest, start: int) -> Ended:
-        writer = self.store.begin(manifest, resume=start > 0)
+        writer, watch = self.store.begin(manifest, resume=start > 0), self.objects.watch(one.source)
 
         def noted(outcome: Outcome) -> None:
             if one.cell.reset in RESTARTABLE:
@@ -135,20 +136,24 @@ class Session:
                 probe_memory=self.probe_memory,
                 views=one.cell.views,
                 scored=self.scored,
+                watch=watch,
             )
             runner = CellRunner(job, writer, self.reporter.advanced, noted, manifest.outcome)
             outcome = runner.run(start)
+            watch.check_bytes(type(one.method).__name__)
         except StoreError:
             raise
         except KeyboardInterrupt:
             writer.close()
             raise
         except FAILURES as error:
-            return self._failed(writer, manifest, error)
+            return self._failed(one, writer, manifest, error)
         status: Status = "complete" if outcome.finite else "collapsed"
         return self._end(writer, replace(manifest, outcome=outcome, status=status))
 
-    def _failed(self, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
+    def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
+        if not self.objects.watch(one.source).sound:
+            self.objects.forget(one.source)
         text = "".join(traceback.format_exception(error))
         return self._end(writer, replace(manifest, status="failed", error=text), brief(error))
 
@@ -172,10 +177,14 @@ class Session:
         return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
 
 
-def _describe(method: Method, source: SourceModel) -> tuple[MethodInfo, BaseException | None]:
+def _describe(
+    method: Method, source: SourceModel, watch: Watch
+) -> tuple[MethodInfo, BaseException | None]:
     """Return what a method says of itself, or nothing and why."""
     try:
-        return describe_method(method, source), None
+        info = describe_method(method, source)
+        watch.check(type(method).__name__)
+        return info, None
     except FAILURES as error:
         return MethodInfo(), error
 
