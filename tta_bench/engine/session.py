@@ -177,9 +177,7 @@ class Session:
         return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
 
 
-def _describe(
-    method: Method, source: SourceModel, watch: Watch
-) -> tuple[MethodInfo, BaseException | None]:
+def _describe(method: Method, source: SourceModel, watch: Watch) -> tuple[MethodInfo, BaseException | None]:
     """Return what a method says of itself, or nothing and why."""
     try:
         info = describe_method(method, source)
