@@ -43,6 +43,7 @@ class CellJob:
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
+        views: Recipe by which views are made; see `make_views`.
         scored: Told the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
     """
@@ -56,6 +57,7 @@ class CellJob:
     scores: SourceScores | None
     split: SplitBatches | None = None
     probe_memory: bool = True
+    views: str = "device"
     scored: Scored | None = None
     watch: Watch | None = None
 
@@ -189,7 +191,8 @@ class CellRunner:
         for image_id in batch.ids:
             generator.manual_seed(counter_seed("view", self.job.seed, image_id))
             drawn.append(view_numbers(policy.kind, policy.count, generator))
-        return make_views(inputs.images, torch.stack(drawn).to(inputs.images.device), policy.kind)
+        numbers = torch.stack(drawn).to(inputs.images.device)
+        return make_views(inputs.images, numbers, policy.kind, recipe=self.job.views)
 
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""

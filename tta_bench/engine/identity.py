@@ -117,12 +117,18 @@ def protocol_card(one: Resolved) -> Protocol:
         reset=cell.reset,
         batch_size=cell.batch_size,
         prompts=encoded_prompts(one),
-        views="" if policy is None else f"{policy.kind} {policy.count} version {views.VERSION}",
+        views="" if policy is None else made_views(policy, cell.views),
         source_data=", ".join(used) if used else "none",
         source_split="" if one.split is None else one.split.data_hash,
         hyperparameters_chosen=cell.chosen,
         seed=cell.seed,
     )
+
+
+def made_views(policy: ViewPolicy, recipe: str) -> str:
+    """Return how views are made: kind, count, and the version of the code or that it is the published recipe."""
+    by = f"version {views.VERSION}" if recipe == "device" else "by the published recipe"
+    return f"{policy.kind} {policy.count} {by}"
 
 
 def encoded_prompts(one: Resolved) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
+from tta_bench.data.images.checked import checked
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
@@ -129,8 +130,8 @@ class Objects:
         opened = {key: images for key, images in self._images.items() if key in keys}
         for key in keys:
             if key not in opened:
-                request = OpenRequest(key[0], cell.data_seed, options)
-                opened[key] = self.dataset(cell).open(request)
+                request, dataset = OpenRequest(key[0], cell.data_seed, options), self.dataset(cell)
+                opened[key] = checked(dataset.open(request), dataset, key[0])
         self._images = opened
         return [opened[key] for key in keys]
 

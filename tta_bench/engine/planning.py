@@ -191,6 +191,7 @@ def _cells(
                     pretrained=request.pretrained,
                     chosen=request.chosen,
                     prompts=prompts,
+                    views=request.views,
                     data_options=request.data_options,
                     suite=request.suite,
                     plugin_code=_plugin_code(model, dataset.name, live),

@@ -184,6 +184,7 @@ class Session:
             split=split,
             scores=None if is_baseline(one.method) else self._scores(one, manifest, kept),
             probe_memory=self.probe_memory,
+            views=one.cell.views,
             scored=self.scored,
             watch=watch,
         )

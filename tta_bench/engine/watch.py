@@ -42,7 +42,7 @@ class Watch:
             PluginError: If a tensor differs from what was loaded.
         """
         self.check(method)
-        if self._hashed(SourceModel.weights_sha256.func(self._source)) != self._hashes:
+        if self._hashed(self._source.hash_weights()) != self._hashes:
             raise _written(method, "the hash of its weights")
 
     @property
@@ -58,7 +58,7 @@ class Watch:
         others = [self._tensors[name] for name in sorted(self._tensors) if name.startswith("its ")]
         found = [weights, *(hashlib.sha256(_bytes(one)).hexdigest() for one in others)]
         reward = self._source.reward
-        return found if reward is None else [*found, SourceModel.weights_sha256.func(reward)]
+        return found if reward is None else [*found, reward.hash_weights()]
 
 
 def shared_tensors(source: SourceModel) -> dict[str, Tensor]:

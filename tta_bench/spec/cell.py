@@ -70,6 +70,7 @@ class Cell:
         chosen: How the hyper-parameters were chosen.
         preset: Name of the preset; empty: none.
         prompts: Name of the prompt templates; empty: the default. The sentences are in the protocol.
+        views: Recipe by which views are made; it is in the protocol where there are views.
         data_options: Options of the readers; what they change is in the hash of the data.
         variant: The hyper-parameters that differ from the method's defaults, as text.
         plugin: The file that defines the method; None if it is registered.
@@ -100,6 +101,7 @@ class Cell:
     plugin_code: Mapping[str, str] = field(default_factory=dict)
     in_process: Mapping[str, str] = field(default_factory=dict)
     prompts: str = _label("")
+    views: str = _label("device")
     data_options: Mapping[str, Any] = field(default_factory=dict, metadata={"label": True})
     variant: str = _label("")
     plugin: PluginFile | None = _label(None)
