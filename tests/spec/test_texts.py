@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.records.synthetic import manifest, put_cell, records
 from tta_bench.records.store import Store
 from tta_bench.reports.csv_file import read_csv
 from tta_bench.reports.leaderboard import leaderboard, write_csv
 from tta_bench.reports.progress import ConsoleReporter, say
 from tta_bench.reports.text import report_console
 from tta_bench.spec.texts import from_spreadsheet, masked, spreadsheet_text, visible
+
+from ..records.synthetic import manifest, put_cell, records  # noqa: TID252  "tests" is no installed package
 
 EVIL = "a\x1b]0;title\x07\x1b[2Jb\rc\x9bd\u202ee"
 

@@ -104,11 +104,18 @@ def _report(console: Console, output: str, ran: Ran) -> None:
 
     console.print()
     print_table(ran.results.rows(allow_mixed=True), console)
+    fresh = {one.cell for one in ran.ended if one.status != "reused"}
     computed = sum(one.status != "reused" for one in ran.ended)
-    say(console, f"\n{computed} cells computed, {len(ran.ended) - computed} reused. Written:")
+    cells = "1 cell" if computed == 1 else f"{computed} cells"
+    say(console, f"\n{cells} computed, {len(ran.ended) - computed} reused. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
+    warned = sum(bool(one.warnings) for one in ran.results.manifests() if one.id in fresh)
+    if warned:
+        where = "its manifest.json" if warned == 1 else "their manifest.json files"
+        cells = "1 cell" if warned == 1 else f"{warned} cells"
+        say(console, f"Libraries or plug-ins warned during {cells}; see warnings in {where}")
     for sentence in skipped_images(output, {one.cell for one in ran.ended}):
         say(console, sentence, style="yellow")
     for one in ran.ended:

@@ -137,6 +137,7 @@ class Session:
         layers = {layer.name for layer in source.layers if layer.kind == "batch"}
         touched = any(name.rpartition(".")[0] in layers for name in info.adapted_tensors)
         single = cell.batch_size == 1 and cell.reset != "image"
+        touched = touched or "batchnorm" in method.card.needs
         if single and touched and not is_baseline(method) and where not in self._warned:
             self._warned.add(where)
             way_out = method.one_image or "take more images per step with batch_size=N"

@@ -134,7 +134,17 @@ class Store:
         return [manifest for manifest in found if manifest is not None]
 
     def cells(self) -> list[str]:
-        """Return the ids of all cells, sorted; what was set aside is none, nor is a file that someone put there."""
+        """Return the ids of all cells, sorted; what was set aside is none, nor is a file that someone put there.
+
+        Raises:
+            StoreError: If there is a file in the place of their folder.
+        """
+        if self._files.is_file("cells"):
+            raise StoreError(
+                f"{self._files.path('cells')} should be a folder and is a file; move it away, or choose another run "
+                "folder with output=",
+                options=("output",),
+            )
         names = self._files.names("cells")
         return [name for name in names if _NAME.fullmatch(name) and DAMAGED not in name]
 

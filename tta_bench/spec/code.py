@@ -129,11 +129,16 @@ def _imported(text: str, package: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                parts = alias.name.split(".")
-                yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+                yield from _with_parents(alias.name)
         elif isinstance(node, ast.ImportFrom):
             try:
                 base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             except ImportError:  # beyond the outermost package
                 continue
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+            yield from (*_with_parents(base), *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    """Yield a module's name and those of the packages around it, whose code runs first."""
+    parts = module.split(".")
+    yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
