@@ -158,7 +158,7 @@ class Session:
                 raise
             except ANYTHING as error:  # the store's own errors end the run
                 if kept.failure is not None:
-                    raise kept.failure from None
+                    raise kept.failure
                 return self._failed(one, writer, replace(manifest, warnings=tuple(heard)), error)
         status: Status = "complete" if outcome.finite else "collapsed"
         ended = replace(manifest, outcome=outcome, status=status, warnings=tuple(heard))

@@ -33,7 +33,10 @@ def sound_manifest(store: Store, cell: str) -> Manifest | None:
         raise DamagedError(f"its manifest is that of cell {manifest.id}")
     if _DERIVED.fullmatch(cell) and manifest.cell.id(manifest.protocol) != cell:
         raise DamagedError("its manifest was changed: the id does not follow from it")
-    if manifest.status in ("complete", "collapsed"):  # a failed cell has no numbers, and is computed again anyway
+    if manifest.status in (
+        "complete",
+        "collapsed",
+    ):  # a failed cell has no numbers, and is computed again anyway
         _check_records(store, manifest)
     return manifest
 
