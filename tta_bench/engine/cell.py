@@ -15,6 +15,7 @@ from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
 from tta_bench.engine.groups import groups, images_at_once
+from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
@@ -46,6 +47,7 @@ class CellJob:
         views: Recipe by which views are made; see `make_views`.
         scored: Told the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
+        initial_key: Under which the initial state is kept, where it depends on source data.
     """
 
     method: Method
@@ -60,6 +62,7 @@ class CellJob:
     views: str = "device"
     scored: Scored | None = None
     watch: Watch | None = None
+    initial_key: str | None = None
 
 
 class Step(NamedTuple):
@@ -105,17 +108,26 @@ class CellRunner:
     def run(self, start: int = 0) -> Outcome:
         """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
         job = self.job
-        with settings_kept(), self.meter.phase("init"):
-            initial = job.method.init(job.source, job.task)
-        self._check_source()
-        loading = job.split.seconds if job.split else 0.0
-        init_ms = 1e3 * (self.meter.take()["init"] - loading)
+        kept = None if job.initial_key is None else read_initial(job.initial_key, job.source.device)
+        initial, init_ms = self._init() if kept is None else kept
         state = initial
         for turn, batch in enumerate(job.stream.from_row(start)):
             reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
             state = self._one(initial if reset else state, Step(batch, turn, reset))
             self.advanced(len(batch.rows))
-        return replace(self.outcome, init_ms=init_ms)
+        return replace(self.outcome, init_ms=init_ms, init_reused=kept is not None)
+
+    def _init(self) -> Initial:
+        """Compute the initial state, and keep it where it depends on source data."""
+        job = self.job
+        with settings_kept(), self.meter.phase("init"):
+            state = job.method.init(job.source, job.task)
+        self._check_source()
+        loading = job.split.seconds if job.split else 0.0
+        made = Initial(state, 1e3 * (self.meter.take()["init"] - loading))
+        if job.initial_key is not None:
+            keep_initial(job.initial_key, made)
+        return made
 
     def _one(self, state: State, now: Step) -> State:
         batch, before = now.batch, self.outcome

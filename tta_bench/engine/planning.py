@@ -205,7 +205,7 @@ def _plugin_code(model: str, dataset: str, live: Live) -> dict[str, str]:
         ("model", "models", family_of(model)[0]),
         ("dataset", "datasets", dataset.partition(":")[0]),
     )
-    found = {}
+    found: dict[str, str] = {}
     for kind, group, name in groups:
         point = registry.registered(group).get(name)
         named = live.find(kind, model if kind == "model" else dataset) is None

@@ -25,6 +25,7 @@ from tta_bench.engine.identity import (
     make_manifest,
     scores_key,
 )
+from tta_bench.engine.initial import initial_key
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScores
@@ -175,19 +176,21 @@ class Session:
 
         split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
         watch = self.objects.watch(one.source)
+        task = _task(one, split)
         job = CellJob(
             method=one.method,
             source=one.source,
             stream=one.stream,
             reset=one.cell.reset,
             seed=one.cell.seed,
-            task=_task(one, split),
+            task=task,
             split=split,
             scores=None if is_baseline(one.method) else self._scores(one, manifest, kept),
             probe_memory=self.probe_memory,
             views=one.cell.views,
             scored=self.scored,
             watch=watch,
+            initial_key=None if split is None else initial_key(manifest, task.stream_length),
         )
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
         watch.check_bytes(type(one.method).__name__)

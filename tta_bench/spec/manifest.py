@@ -102,7 +102,8 @@ class Outcome:
     """What a cell left besides its rows; all but ``init_ms`` is noted before the rows that it follows from.
 
     Attributes:
-        init_ms: Milliseconds spent in the method's ``init``.
+        init_ms: Milliseconds spent in the method's ``init``, also where its result was reused.
+        init_reused: Whether the initial state was read from the cache.
         finite: Whether all scores so far are finite.
         absolute_peak_mib: Most memory on the device, where it is measured.
         images_at_once: Images adapted at once, where each is an episode of its own.
@@ -110,6 +111,7 @@ class Outcome:
     """
 
     init_ms: float | None = None
+    init_reused: bool = False
     finite: bool = True
     absolute_peak_mib: float | None = None
     images_at_once: int | None = None
