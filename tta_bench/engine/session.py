@@ -158,8 +158,8 @@ class Session:
                 writer.close()
                 raise
             except ANYTHING as error:  # the store's own errors end the run
-                if kept.failure is not None:
-                    raise kept.failure
+                if kept.failure is error:
+                    raise
                 return self._failed(one, writer, replace(manifest, warnings=tuple(heard)), error)
         status: Status = "complete" if outcome.finite else "collapsed"
         ended = replace(manifest, outcome=outcome, status=status, warnings=tuple(heard))
