@@ -143,6 +143,7 @@ def test_a_newer_manifest_is_refused_with_the_way_out(tta_bench, tmp_path):
         assert "newer tta-bench (schema 99" in done.err
 
 
+@pytest.mark.filterwarnings("default::tta_bench.errors.Caution")
 def test_a_half_written_manifest_is_named_left_out_and_made_again(tta_bench, tmp_path):
     folder = tmp_path / "runs"
     assert tta_bench(*RUN, "--limit", 4, "--output", folder).code == 0

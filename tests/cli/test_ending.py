@@ -25,6 +25,12 @@ RUN = [
 CLOSING = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'tta_bench', *sys.argv[1:]])"
 
 
+def heard():
+    """Listen to the signals that nohup ignores."""
+    for name in ("SIGINT", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def start(*arguments, **options):
     command = [sys.executable, "-m", "tta_bench", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
@@ -82,9 +88,11 @@ def test_a_signal_ends_a_run_like_an_interruption(tmp_path, tta_bench, monkeypat
         real(self, images)
         os.kill(os.getpid(), number)
 
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores some of them
     with monkeypatch.context() as patch:
         patch.setattr(progress.ConsoleReporter, "advanced", send)
         done = tta_bench(*RUN, "--output", tmp_path / "runs")
+    signal.signal(number, before)
     assert done.code == 128 + number
     assert done.err.startswith("tta-bench: interrupted; the same command with --resume")
     assert "Traceback" not in done.err
@@ -99,7 +107,9 @@ def test_a_signal_before_anything_is_imported_is_one_sentence(tmp_path, name):
     (tmp_path / "typer.py").write_text(
         f"import os, signal\nos.kill(os.getpid(), signal.{name})\nraise SystemExit('not stopped')\n"
     )
-    process = start("list", stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    process = start(
+        "list", stdout=subprocess.DEVNULL, preexec_fn=heard, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
     _, told = process.communicate(timeout=300)
     assert (process.returncode, told) == (128 + getattr(signal, name), "tta-bench: interrupted\n")
 
