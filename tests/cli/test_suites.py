@@ -51,8 +51,10 @@ def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, 
 
 def test_pocket_fashion_puts_the_same_methods_on_one_network_and_real_images(tta_bench, tmp_path):
     suite, online = load_suite("pocket-fashion"), load_suite("pocket-online")
-    assert suite.options["methods"] == online.options["methods"]
-    assert suite.options["presets"] == online.options["presets"]
+    tokens = {"foa"}  # needs a vision transformer
+    assert set(suite.options["methods"]) == set(online.options["methods"]) - tokens
+    presets = {name: one for name, one in online.options["presets"].items() if name not in tokens}
+    assert suite.options["presets"] == presets
     done = tta_bench("run", "--suite", "pocket-fashion", "--dry-run", "--output", tmp_path / "runs")
     assert done.code == 0, done.err
     said = " ".join(done.out.split())
