@@ -54,7 +54,7 @@ def test_five_methods_give_one_table_and_their_records(tta_bench, tmp_path):
     first = done.out.splitlines()[0]
     assert "severity 5" in first
     assert "first-20 images per shift" in first
-    assert "apm on pocket-clip: reset per image, 64 images at a time" in " ".join(done.out.split())
+    assert "apm on pocket-clip: reset per image, 20 images at a time" in " ".join(done.out.split())
     for name in ("source", "norm", "tent", "clip", "apm", "pocket-c", "pocket-sketch", "leaderboard.csv"):
         assert name in done.out
     assert "PocketScenes" in done.out

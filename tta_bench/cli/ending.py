@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from typer.core import TyperGroup
 from tta_bench.errors import BadInputError
 from tta_bench.spec.texts import masked, visible
 
+WRITING = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
+"""What goes wrong when an output is written."""
 BROKEN_PIPE = 128 + 13
 """The code that a shell reports for a process whose reader went away."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -84,7 +87,7 @@ class Commands(TyperGroup):
             say_on_stderr("tta-bench: interrupted")
             raise typer.Exit(exit_code(error)) from None
         except OSError as error:
-            failure = _output_failure()
+            failure = _output_failure(error)
             if failure is None:
                 raise
             _let_go_of_output()
@@ -107,13 +110,17 @@ def require_output() -> None:
         )
 
 
-def _output_failure() -> OSError | None:
-    """Return why standard output cannot be written, None if it can: what could not be written fails again."""
+def _output_failure(raised: OSError) -> OSError | None:
+    """Return why standard output cannot be written, None if it can.
+
+    What is still waiting to be written fails again. An error that names no file and comes from a write is that of the
+    output too: the store wraps its own.
+    """
     try:
         sys.stdout.flush()
     except OSError as error:
         return error
-    return None
+    return raised if raised.filename is None and raised.errno in WRITING else None
 
 
 def _let_go_of_output() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any, NamedTuple, TextIO
 
@@ -37,6 +38,14 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as text, its control characters escaped."""
         return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line decide how to end; the library would end the process with code 1.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output went away")
 
 
 def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -> Console:
