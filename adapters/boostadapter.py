@@ -28,6 +28,7 @@ DELTA = {
 class BoostAdapter(Caching):
     """Compare an image with test images that came before it and with its own confident views.
 
+    ``z = s x . t + alpha sum_i exp(-beta (1 - x . k_i)) v_i`` over keys and values of both caches, negative ones subtracted.
     As TDA, but the positive cache that an image meets also holds its confident views, each under its own predicted
     class, with ``delta`` more places of each class; they are forgotten after the image. The negative cache keeps the
     newest features.

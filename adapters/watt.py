@@ -28,10 +28,11 @@ MODES, ENDS = ("sequential", "parallel"), ("templates", "source")
 class Watt(VisualNorms):
     """Tune the image tower's norm layers under each of several templates, average the weights, and repeat.
 
-    Under template j the caption of an image is that of its most likely class, and the loss is CLIPArTT's; ``steps``
-    updates are made for each template. ``sequential``: templates follow on each other's weights; at the end of a
-    repetition the weights are the mean of those after each template. ``parallel``: every template starts from the last
-    mean. The prediction is a pass after the last repetition, with the mean of the templates' class features.
+    Under template j the caption u_i of image i is that of its most likely class. The loss is CLIPArTT's,
+    ``loss = mean_i -sum_j Q_ji ln softmax_j(Z_ij)``, ``Q = softmax(((x x^T + u u^T) / 2) / 0.01)``, ``Z = s x u^T``;
+    ``steps`` updates are made for each template. ``sequential``: templates follow on each other's weights; at the end
+    of a repetition the weights are the mean of those after each template. ``parallel``: every template starts from the
+    last mean. The prediction is a pass after the last repetition, with the mean of the templates' class features.
 
     Source: Osowiechi et al., NeurIPS 2024, arXiv:2406.13875, section 3.
     Differs: logits have the model's own scale, where the published code has exactly 100.

@@ -21,6 +21,8 @@ from ._matching import NEEDS, Matching, entropies, text_scale
 class Zero(Matching):
     """Let the views of least entropy vote, each for its most likely class.
 
+    ``votes_c = sum_{v in S} [argmax_k z_vk = c]`` over the views S of least entropy.
+
     Where classes tie, the remaining views are asked in order of their entropy: the first that predicts one of the tied
     classes gives it one vote more. Where none does, the tied class of largest probability among the voters gets it.
 

@@ -31,7 +31,7 @@ _MEASURED: list[Measured] = []
 def goal():
     """Return a function that notes a measured value and its goal, without failing on a missed one."""
     machine = describe_machine(torch.device("cpu"))
-    where = f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch_build']}"
+    where = f"{machine.device_name}, {machine.cores} cores, torch {machine.torch_build}"
     conditions = f"{where}, {datetime.now(UTC):%Y-%m-%d}"
 
     def note(name, value, target, *, at_most=True):

@@ -170,7 +170,7 @@ class Scaling(Online):
     """Predict before the update, which scales by the range over the batch that identical images do not have."""
 
     breaks = {"identical_images_work"}
-    says = "['mean'] of the state is not a number"
+    says = "['mean'] of the state is NaN"
     card = replace(SERIAL, idle=None)
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:

@@ -49,7 +49,7 @@ def test_methods_that_do_not_share_a_pass_are_told_apart():
     assert not share_a_pass(Tent(), Tent())
     source = tiny_clip()
     state = Tda().init(source, tiny_task(source, Tda()))
-    with pytest.raises(PluginError, match="alpha, beta, negative_alpha alone"):
+    with pytest.raises(PluginError, match="only in alpha, beta, negative_alpha"):
         step_variants(
             [Tda(), replace(Tda(), capacity=4)], source, state, tiny_inputs(source, 2, method=Tda())
         )

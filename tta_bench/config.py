@@ -22,12 +22,12 @@ def read_config(path: Path) -> dict[str, Any]:
         UnknownNameError: If it holds a key that is no option.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInputError(
             f"config expects a YAML file, got {str(path)!r}, which does not exist", options=("config",)
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise BadInputError(
             f"config expects YAML, but {path} cannot be read: {problem}", options=("config",)

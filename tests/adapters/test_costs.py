@@ -31,6 +31,10 @@ BUILT_IN = sorted(
 )
 
 
+AMORTISED = {"panda"}
+"""Methods that run a few more images for each batch, so that their cost per image depends on its size."""
+
+
 @pytest.fixture
 def files(tmp_path):
     """Hyper-parameters that name a file, by method; the file fits the tiny CLIP-like model."""
@@ -48,7 +52,7 @@ def count(monkeypatch):
 
     def counted(self, x, tensors, mode):
         differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (tensors or {}).values())
-        seen = len(x) if mode in ("full", "encode") else 0
+        seen = len(x) if mode in ("full", "encode", "patches") else 0
         images["forward"] += seen
         images["backward"] += seen * differentiated
         return call(self, x, tensors, mode)
@@ -68,11 +72,11 @@ def count(monkeypatch):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_step_makes_the_passes_that_its_card_states(name, count, files):
-    stated = re.match(r"(\d+) forward(?: \+ (\d+) backward)?", registry.load("methods", name).card.cost)
+    stated = re.match(r"([\d.]+) forward(?: \+ ([\d.]+) backward)?", registry.load("methods", name).card.cost)
     assert stated, f"the card of {name} states no cost"
-    assert count(name, **EVERY_SAMPLE.get(name, {}), **files.get(name, {})) == tuple(
-        int(part or 0) for part in stated.groups()
-    )
+    expected = tuple(float(part or 0) for part in stated.groups())
+    found = count(name, **EVERY_SAMPLE.get(name, {}), **files.get(name, {}))
+    assert found == (pytest.approx(expected, rel=0.1) if name in AMORTISED else expected)
 
 
 @pytest.mark.parametrize(

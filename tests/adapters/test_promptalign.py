@@ -44,7 +44,7 @@ def test_it_keeps_the_contract(file):
 
 def test_without_a_file_it_says_what_it_needs(tmp_path, file):
     source = tiny_clip()
-    with pytest.raises(BadInputError, match="--set weights=FILE with ctx"):
+    with pytest.raises(BadInputError, match="setting weights=FILE, with ctx"):
         PromptAlign().init(source, tiny_task(source, PromptAlign()))
     with pytest.raises(BadInputError, match="expected a safetensors file"):
         PromptAlign(weights=str(tmp_path / "none")).init(source, tiny_task(source, PromptAlign()))

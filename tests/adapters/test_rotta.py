@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from tta_bench.adapters._memory import Item, Pool, empty, remember_by_score
+from tta_bench.adapters._memory import Item, Pool, empty, remember_by_score, undeserving
 from tta_bench.adapters.rotta import Rotta
 
 from tta_bench.checks import check_method
@@ -54,7 +54,9 @@ class PlainMemory:
 @pytest.mark.parametrize(("capacity", "classes"), [(7, 3), (8, 4), (3, 5), (1, 2)])
 def test_the_memory_is_that_of_plain_lists(capacity, classes, source):
     generator = torch.Generator().manual_seed(capacity)
-    plain, method = PlainMemory(capacity, classes), Rotta(capacity=capacity)
+    plain = PlainMemory(capacity, classes)
+    weights = {"time_weight": 1.0, "uncertainty_weight": 1.0}
+    score = partial(undeserving, capacity=capacity, classes=classes, **weights)
     memory, count = empty(source, capacity), 40
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, *source.image_shape)
     labels = (torch.rand(count, generator=generator) ** 2 * classes).long().tolist()
@@ -64,7 +66,7 @@ def test_the_memory_is_that_of_plain_lists(capacity, classes, source):
         for row in range(4):
             name = start + row
             new = Item(capacity + row, labels[name], uncertain[name])
-            remember_by_score(pool, new, classes, partial(method._score, classes=classes))
+            remember_by_score(pool, new, classes, score)
             plain.add(name, labels[name], uncertain[name])
         ordered = pool.by_class()
         found = [[int(pool.images[i.at, 0, 0, 0]), i.age, i.uncertainty] for i in ordered]

@@ -54,7 +54,7 @@ def test_an_image_enters_before_it_is_scored(recorded, texts, watch):
 @pytest.mark.parametrize(
     "values",
     [{"alpha": -1.0}, {"capacity": 0}, {"entropy_band": (0.5, 0.2)}, {"views": 0}, {"augmentation": "blur"},
-     {"selection": 1.5}, {"templates": "many"}],
+     {"selection": 1.5}],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(BadInputError, match=next(iter(values))):

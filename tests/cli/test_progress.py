@@ -59,3 +59,16 @@ def test_an_interrupted_cell_goes_on(tta_bench, tmp_path, monkeypatch):
     done = tta_bench(*RUN, "--batch-size", "2", "--resume")
     assert done.code == 0
     assert "4 images in" in done.out
+
+
+def test_reading_files_is_told_outside_a_terminal(capsys):
+    from tta_bench.data.images import contents
+
+    with ConsoleReporter(Console(file=None, force_terminal=False, width=120), 1):
+        contents._listener[0](3, 2000)
+        contents._listener[0](2000, 2000)
+    assert (
+        "reading files for the data hash, once until they change: 2,000 of 2,000" in capsys.readouterr().out
+    )
+    contents._listener[0](1, 1)
+    assert capsys.readouterr().out == "", "nobody listens after the run"

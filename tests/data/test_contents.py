@@ -163,3 +163,39 @@ def test_a_picture_that_may_not_be_read_is_asked_for_again(pictures, cache, monk
         assert found_bad(pictures) == [0, 1, 2]
     assert found_bad(pictures) == []
     assert [path.suffix for path in (cache / "bad-images").iterdir()] == [".json"]
+
+
+def test_reading_many_files_is_told_and_kept_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "TOLD_S", 0.0)
+    monkeypatch.setattr(contents, "SETTLED_S", -1e9)
+    monkeypatch.setattr(contents, "KEPT_EVERY", 4)
+    paths = []
+    for number in range(9):
+        paths.append(str(tmp_path / f"{number}.bin"))
+        (tmp_path / f"{number}.bin").write_bytes(bytes([number]))
+    told = []
+
+    def stop_at_six(done, total):
+        told.append((done, total))
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with contents.told_of_reading(stop_at_six), pytest.raises(KeyboardInterrupt):
+        contents.file_sums(paths)
+    assert told == [(number, 9) for number in range(1, 7)]
+    read = []
+    monkeypatch.setattr(contents, "_sum", lambda path: read.append(path) or "sum")
+    contents.file_sums(paths)
+    assert sorted(read) == sorted(paths[4:]), "the first four were kept before the run was ended"
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"a": 1}', '{"a": [1]}', "[" * 100000, "null", '"x"'])
+def test_a_damaged_cache_of_sums_is_as_none(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "SETTLED_S", -1e9)
+    (tmp_path / "a.bin").write_bytes(b"a")
+    before = contents.file_sums([str(tmp_path / "a.bin")])
+    [kept] = (tmp_path / "cache" / "file-sums").iterdir()
+    kept.write_text(content, encoding="utf-8")
+    assert contents.file_sums([str(tmp_path / "a.bin")]) == before

@@ -37,6 +37,7 @@ class Server(ThreadingHTTPServer):
             status,
         )
         self.asked, self.claims, self.delay = [], [], 0.0
+        self.length, self.location = None, ""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def url(self, name="data.bin"):
@@ -51,13 +52,21 @@ class Handler(BaseHTTPRequestHandler):
         if server.status:
             self.send_error(server.status)
             return
+        if server.location:
+            self.send_response(302)
+            self.send_header("Location", server.location)
+            self.end_headers()
+            return
         start = int(wanted[6:-1]) if wanted and server.ranges else 0
         if start >= len(server.content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(server.content) - start))
+        if server.length is None:
+            self.send_header("Content-Length", str(len(server.content) - start))
+        else:
+            self._headers_buffer.append(b"Content-Length: " + server.length + b"\r\n")
         if start:
             first = server.claims.pop(0) if server.claims else start
             if first is not None:
@@ -112,7 +121,7 @@ def test_cut_connections_are_resumed_where_they_stopped(tmp_path, serve):
 
 def test_a_later_run_goes_on_from_the_part(tmp_path, serve):
     server = serve(cuts=(7000,) * ATTEMPTS)
-    with pytest.raises(BadInputError, match=rf"in {ATTEMPTS} attempts .*goes on from there"):
+    with pytest.raises(BadInputError, match=rf"in {ATTEMPTS} attempts .*resumes from there"):
         fetch(download(server), tmp_path, pause_s=0)
     assert (tmp_path / "data.bin.part").stat().st_size == 7000 * ATTEMPTS
     assert fetch(download(server), tmp_path, pause_s=0).read_bytes() == CONTENT
@@ -188,9 +197,9 @@ def tar_bytes(members, mode="w"):
     return buffer.getvalue()
 
 
-def zip_bytes(members):
+def zip_bytes(members, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for member, content in members:
             archive.writestr(member, content)
     return buffer.getvalue()
@@ -208,6 +217,14 @@ def zip_link(name):
     return info
 
 
+def encrypted():
+    """A zip archive that says that its one member needs a password."""
+    content = bytearray(zip_bytes([("set/a.jpg", b"a")]))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + offset] |= 1
+    return bytes(content)
+
+
 GOOD = (tarfile.TarInfo("set/a.jpg"), b"a")
 ATTACKS = {
     "dots": ("tar", tar_bytes([GOOD, (tarfile.TarInfo("set/../../evil"), b"x")])),
@@ -220,6 +237,14 @@ ATTACKS = {
     "zip absolute": ("zip", zip_bytes([("set/a.jpg", b"a"), ("/tmp/evil", b"x")])),
     "zip backslash": ("zip", zip_bytes([("set/a.jpg", b"a"), ("..\\evil", b"x")])),
     "zip drive": ("zip", zip_bytes([("set/a.jpg", b"a"), ("C:\\evil", b"x")])),
+    "a file and a folder": ("tar", tar_bytes([GOOD, (tarfile.TarInfo("set"), b"x")])),
+    "a folder that is a file": ("tar", tar_bytes([(tarfile.TarInfo("set"), b"x"), GOOD])),
+    "one name twice": ("tar", tar_bytes([GOOD, (tarfile.TarInfo("set/./a.jpg"), b"xx")])),
+    "a long name": ("tar", tar_bytes([GOOD, (tarfile.TarInfo("set/" + 300 * "x"), b"x")])),
+    "no name": ("tar", tar_bytes([GOOD, (tarfile.TarInfo("./"), b"x")])),
+    "zip a file and a folder": ("zip", zip_bytes([("set/a.jpg", b"a"), ("set", b"x")])),
+    "zip long name": ("zip", zip_bytes([("set/a.jpg", b"a"), (300 * "é", b"x")])),
+    "zip encrypted": ("zip", encrypted()),
     "zip link": ("zip", zip_bytes([("set/a.jpg", b"a"), (zip_link("set/l"), b"/etc")])),
 }
 
@@ -249,6 +274,121 @@ def test_a_broken_archive_is_a_sentence(tmp_path):
         (tmp_path / "archive").write_bytes(b"\x1f\x8b nonsense")
         with pytest.raises(BadInputError, match="cannot be unpacked"):
             unpack(tmp_path / "archive", kind, tmp_path / "target")
+
+
+def damaged(mode):
+    content = bytearray(
+        tar_bytes([(tarfile.TarInfo(f"set/{n}.jpg"), bytes(range(256)) * 40) for n in range(9)], mode)
+    )
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("tar", b""),
+        ("zip", b""),
+        ("tar", b"<html></html>"),
+        ("tar", damaged("w:xz")),
+        ("tar", damaged("w:bz2")),
+        ("tar", tar_bytes([GOOD], "w:gz")[:-20]),
+        ("zip", zip_bytes([("set/a.jpg", 99 * b"a")])[:-30]),
+        ("zip", zip_bytes([("set/a.jpg", 99 * b"a")]).replace(b"aaa", b"aab", 1)),
+        ("zip", zip_bytes([("set/a.jpg", 99 * b"a")]).replace(b"PK\x03\x04", b"PK\x03\x05")),
+    ],
+    ids=[
+        "empty tar", "empty zip", "a page", "damaged xz", "damaged bz2", "cut gz", "cut zip", "wrong sum", "no header",
+    ],  # the bytes hold the time of day, which would name a test anew in every worker
+)  # fmt: skip
+def test_damaged_archives_are_sentences(tmp_path, kind, content):
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(
+        BadInputError, match=r"cannot be unpacked \(.+\); remove it and fetch it again"
+    ) as caught:
+        unpack(tmp_path / "archive", kind, tmp_path / "target")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "set").write_bytes(b"x")
+    (tmp_path / "archive").write_bytes(tar_bytes([GOOD]))
+    with pytest.raises(BadInputError, match=r"cannot be unpacked into .*target/set"):
+        unpack(tmp_path / "archive", "tar", tmp_path / "target")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archives_have_limits(tmp_path, kind, monkeypatch):
+    zeros = bytes(1 << 20)
+    members = [("set/a.jpg", zeros), ("set/b.jpg", zeros)]
+    content = (
+        zip_bytes(members, zipfile.ZIP_DEFLATED)
+        if kind == "zip"
+        else tar_bytes([(tarfile.TarInfo(name), data) for name, data in members], "w:gz")
+    )
+    (tmp_path / "archive").write_bytes(content)
+    unpack(tmp_path / "archive", kind, tmp_path / "small enough")
+    for limit, value, sentence in (
+        ("FREE_OF_RATIO", 1000, "more than 100 times as large as the archive"),
+        ("MOST_MEMBERS", 1, "is one of more than 1;"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tta_bench.data.acquire.archive.{limit}", value)
+            with pytest.raises(BadInputError, match=sentence):
+                unpack(tmp_path / "archive", kind, tmp_path / limit)
+        assert list((tmp_path / limit).iterdir()) == []
+    usage = type("Usage", (), {"free": 1 << 20})
+    monkeypatch.setattr("tta_bench.data.acquire.archive.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(BadInputError, match=r"needs 2,097,152 bytes unpacked, but .* has room for 1,048,576"):
+        unpack(tmp_path / "archive", kind, tmp_path / "full")
+    unpack(tmp_path / "archive", kind, tmp_path / "small enough")
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e9", "", "٣"])
+def test_a_length_that_is_no_number_is_as_none(tmp_path, serve, length):
+    server = serve()
+    server.length = length.encode()
+    path = fetch(download(server), tmp_path, pause_s=0)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/data.bin", "file:///etc/hostname", "data.bin", "http//x/data.bin"]
+)
+def test_other_addresses_are_refused(tmp_path, url):
+    with pytest.raises(BadInputError, match="begins with http:// or https://"):
+        fetch(Download(url, "md5:0"), tmp_path, pause_s=0)
+
+
+def test_a_redirect_to_another_kind_of_address_is_refused(tmp_path, serve):
+    server = serve()
+    server.location = "ftp://127.0.0.1:1/data.bin"
+    with pytest.raises(BadInputError) as caught:
+        fetch(download(server), tmp_path, pause_s=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_downloads_have_limits(tmp_path, serve, monkeypatch):
+    server = serve()
+    with pytest.raises(BadInputError, match=r"sends more than the 1,000 bytes of data\.bin"):
+        fetch(download(server, size=1000), tmp_path, pause_s=0)
+    assert not list(tmp_path.glob("*.part"))
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("tta_bench.data.acquire.download.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(BadInputError, match=r"has 1,024,000 bytes, but .* has room for 1,000"):
+        fetch(download(server), tmp_path, pause_s=0)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"checksum": 3}', '{"members": [1]}', "[" * 100000, '"x"'])
+def test_a_damaged_marker_is_as_none(tmp_path, serve, content):
+    archive = tar_bytes([GOOD])
+    server = serve(content=archive)
+    wanted = download(server, content=archive, unpack="tar")
+    get([wanted], tmp_path)
+    (tmp_path / ".downloads" / "data.bin.done").write_text(content, encoding="utf-8")
+    get([wanted], tmp_path)
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "zip"])

@@ -13,7 +13,7 @@ from tta_bench.data.catalogue.declare import files_of
 from tta_bench.data.catalogue.families import folder, wds
 from tta_bench.data.corruptions import corrupt_folder
 from tta_bench.data.dataset import OpenRequest, Shift
-from tta_bench.data.images.files import UnreadableImageError
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.base import image_ids, read_text
 from tta_bench.data.stream import choose
@@ -345,3 +345,24 @@ def test_imagenet_c_is_generated_with_the_strengths_of_the_distributed_files(dat
     assert default.data_hash == named.data_hash != other.data_hash
     assert default.origin == "generated from imagenet (elastic=original, frost=generated textures)"
     assert other.origin == "generated from imagenet (elastic=imagecorruptions, frost=generated textures)"
+
+
+@pytest.mark.parametrize("base", ["imagenetv2-matched-frequency-format-val", "."])
+def test_imagenet_v2_in_wnid_folders_has_its_own_sentence(data, base):
+    for wnid in ("n01440764", "n01443537"):
+        paint(data / "imagenet-v2" / base / wnid / "a.jpeg", 0)
+    with pytest.raises(
+        BadInputError, match="names its class folders by wnid, and the official ones are the numbers"
+    ):
+        opened(CATALOGUE["imagenet-v2"], Shift("imagenet-v2", "matched-frequency"))
+
+
+@pytest.mark.parametrize(("size", "border"), [((4, 4), 2), ((3, 9), 2), ((1, 1), 2), ((2, 2), 1)])
+def test_an_image_smaller_than_its_border_is_named(tmp_path, size, border):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    with pytest.raises(
+        UnreadableImageError, match=rf"a\.png .*{size[0]}x{size[1]} and has a border of {border} pixels"
+    ):
+        decode(Paths(tmp_path, ["a.png"]), 0, border)
+    Image.new("RGB", (5, 6)).save(tmp_path / "b.png")
+    assert decode(Paths(tmp_path, ["b.png"]), 0, 2).size == (1, 2)

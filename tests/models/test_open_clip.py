@@ -240,7 +240,7 @@ def test_a_tags_weights_are_read_from_the_hub_cache_with_the_tags_own_preprocess
     tag = {"hf_hub": "org/tiny/", "mean": (0.5,) * 3, "std": (0.4,) * 3, "resize_mode": "squash"}
     tag |= {"interpolation": "bilinear"}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-vit", {"made_up": tag})
-    with pytest.raises(BadInputError, match=r"huggingface.co/org/tiny.*HF_HOME.*--no-pretrained"):
+    with pytest.raises(BadInputError, match=r"huggingface.co/org/tiny.*HF_HOME.*pretrained=False"):
         load_open_clip(request("tiny-vit:made_up", pretrained=True))
     tensors = library_model("tiny-vit", seed=3).state_dict()
     put_in_cache(cache, "org/tiny", open_clip_model__safetensors=lambda path: save_file(tensors, path))

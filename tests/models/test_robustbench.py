@@ -133,7 +133,7 @@ def test_the_normalisation_in_front_becomes_the_source_models_own():
 
 @needs_extra
 def test_weights_are_read_from_torch_home(folder):
-    with pytest.raises(BadInputError, match=r"RobustBench's storage.*TORCH_HOME.*--no-pretrained"):
+    with pytest.raises(BadInputError, match=r"RobustBench's storage.*TORCH_HOME.*pretrained=False"):
         load_robustbench(request(SMALL, pretrained=True))
     tensors = library_model(SMALL).state_dict()
     saved = {

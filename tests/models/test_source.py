@@ -213,3 +213,16 @@ def test_rounded_products_score_the_same_features_alike_whoever_asks(make):
         torch.testing.assert_close(torch.func.vmap(source.head)(features[:, None])[:, 0], logits)
         assert torch.equal(source.text.logits(features, source.text.prototypes()), logits)
         assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_the_hash_of_a_model_is_of_its_weights_and_not_of_what_a_processor_makes_of_them():
+    source, other = tiny_clip(), tiny_clip()
+    before = source.weights_sha256
+    prototypes = other.text.prototypes()
+    prototypes += 1e-7  # as another processor may compute them
+    assert other.weights_sha256 == before
+    changed = tiny_clip()
+    name, weight = next(iter(changed.text.tensors().items()))
+    with torch.no_grad():
+        weight.add_(1e-7)
+    assert changed.weights_sha256 != before, name

@@ -172,7 +172,7 @@ def test_weights_are_read_from_the_hub_cache_without_a_network(cache, name):
 
 def test_weights_that_cannot_be_fetched_say_where_from_and_what_to_do(cache):
     with pytest.raises(
-        BadInputError, match=rf"huggingface.co/timm/{SMALL_WEIGHTS}.*HF_HOME.*--no-pretrained"
+        BadInputError, match=rf"huggingface.co/timm/{SMALL_WEIGHTS}.*HF_HOME.*pretrained=False"
     ):
         load_timm(thousand(SMALL_WEIGHTS))
 

@@ -119,7 +119,7 @@ def test_weights_of_other_shapes_are_refused(hub):
 
 
 def test_weights_that_cannot_be_fetched_say_where_from_and_what_to_do(hub):
-    with pytest.raises(BadInputError, match=r"shufflenetv2_x0.5-\w+\.pth.*TORCH_HOME.*--no-pretrained"):
+    with pytest.raises(BadInputError, match=r"shufflenetv2_x0.5-\w+\.pth.*TORCH_HOME.*pretrained=False"):
         load_torchvision(request(SMALL, pretrained=True))
 
 

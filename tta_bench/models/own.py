@@ -58,10 +58,10 @@ class OwnModel:
         Raises:
             IncompatibleError: If its outputs are not these classes, or it does not end in a linear layer.
         """
-        network = Classifier(
-            copy.deepcopy(self.net), len(class_names), self._outputs(class_names, class_indices)
-        )
-        network = network.cpu().float()
+        net, outputs = copy.deepcopy(self.net).cpu().float(), self._outputs(class_names, class_indices)
+        if self.class_names and outputs is not None:
+            net.label_outputs = list(range(len(self.class_names)))  # type: ignore[assignment]
+        network = Classifier(net, len(class_names), outputs)
         check_head(network, self.preprocess.size, self.name)
         source = SourceModel(
             network,

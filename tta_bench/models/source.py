@@ -174,8 +174,13 @@ class SourceModel:
     def weights_sha256(self) -> str:
         """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names.
 
-        The text tower is among them, and prompts are not: they are a fact of their own.
+        The text tower is among them, and prompts are not: they are a fact of their own. Nor are the prototypes, which
+        are computed: they differ in their last bits between processors, and a model would get another name on each.
         """
+        return self.hash_weights()
+
+    def hash_weights(self) -> str:
+        """Return `weights_sha256` as the tensors are now."""
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:

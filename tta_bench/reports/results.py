@@ -19,7 +19,7 @@ from tta_bench.reports.facts import By
 from tta_bench.reports.leaderboard import leaderboard
 from tta_bench.reports.load import load_cells
 from tta_bench.reports.table import print_table
-from tta_bench.reports.text import PLAIN_WIDTH
+from tta_bench.reports.text import PLAIN_WIDTH, report_console
 from tta_bench.spec import Manifest
 
 SHOWN = (
@@ -106,11 +106,11 @@ class Results:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Show the table of a run, as wide as there is room."""
-        yield Text.from_ansi(_table(self.rows(allow_mixed=True), options.max_width, console.is_terminal))
+        yield Text(_table(self.rows(allow_mixed=True), options.max_width).rstrip())
 
     def __str__(self) -> str:
         """Return the table of a run as plain text."""
-        return _table(self.rows(allow_mixed=True), PLAIN_WIDTH, False).rstrip()
+        return _table(self.rows(allow_mixed=True), PLAIN_WIDTH).rstrip()
 
     def __repr__(self) -> str:
         """Return where the cells are and how many there are."""
@@ -122,9 +122,9 @@ class Results:
         return str(table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0))
 
 
-def _table(rows: Sequence[Row], width: int, colour: bool) -> str:
+def _table(rows: Sequence[Row], width: int) -> str:
     file = io.StringIO()
-    print_table(rows, Console(file=file, width=width, force_terminal=colour, highlight=False, emoji=False))
+    print_table(rows, report_console(file, width))
     return file.getvalue()
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch one file over HTTP: go on after a cut connection, refuse pages, check the sum, leave nothing half."""
+"""Fetch one file over HTTP: resume after a cut connection, refuse pages, check the sum, leave nothing half."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +23,8 @@ from tta_bench.errors import BadInputError
 BLOCK = 1 << 20
 ATTEMPTS = 5
 TIMEOUT_S = 60
+MOST_BYTES = 1 << 40
+"""Bytes of the largest file that is fetched where no size is published."""
 PAUSE_S = 1.0
 OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
 Progress = Callable[[int, int], None]
@@ -31,7 +35,7 @@ def fetch(
 ) -> Path:
     """Return the path of a fetched file whose checksum is right, fetching what is missing of it.
 
-    A file under way is kept as ``<name>.part``; the next attempt, or the next run, goes on where it stopped. A file
+    A file under way is kept as ``<name>.part``; the next attempt, or the next run, resumes where it stopped. A file
     with a wrong checksum is removed. Two processes that want files in one folder fetch them one after the other.
 
     Args:
@@ -81,17 +85,38 @@ def _fetch(download: Download, path: Path, progress: Progress, pause_s: float) -
                     f"into {path.parent}"
                 ) from error
             reason: Exception = error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            _refuse_hopeless(download, part, error)
             reason = error
         else:
             reason = ConnectionError("the connection was cut")
     else:
         raise BadInputError(
             f"{download.url} could not be fetched in {ATTEMPTS} attempts ({reason}); the part that came is kept in "
-            f"{part}, and the same command goes on from there"
+            f"{part}, and the same command resumes from there"
         )
     verify(part, download)
     part.replace(path)
+
+
+def _refuse_hopeless(download: Download, part: Path, error: Exception) -> None:
+    """Refuse what no further attempt changes: our own refusal, a full disk, or an address that is none.
+
+    Raises:
+        BadInputError: With the reason.
+    """
+    if isinstance(error, BadInputError):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        raise BadInputError(
+            f"{download.file} cannot be written to {part.parent} ({error.strerror}); free space or choose another "
+            "folder with --root, and run the command again"
+        ) from error
+    if isinstance(error, ValueError):
+        raise BadInputError(
+            f"{download.url} must be an address that begins with http:// or https:// ({error}); fetch {download.file} "
+            f"by hand into {part.parent}"
+        ) from error
 
 
 def _silent(done: int, total: int) -> None:
@@ -101,6 +126,7 @@ def _silent(done: int, total: int) -> None:
 def _fetch_rest(download: Download, part: Path, progress: Progress) -> bool:
     """Append what is missing of a file and return whether all of it is there."""
     done = part.stat().st_size if part.is_file() else 0
+    _check_scheme(download, download.url)
     request = urllib.request.Request(download.url, headers={"User-Agent": "tta-bench"})
     if done:
         request.add_header("Range", f"bytes={done}-")
@@ -112,20 +138,61 @@ def _fetch_rest(download: Download, part: Path, progress: Progress) -> bool:
             return True
         raise
     with answer:
+        _check_scheme(download, answer.geturl())
         _refuse_page(download, answer)
         if answer.status != PARTIAL:
             done = 0  # the server sends it from the start
         elif not (answer.headers.get("Content-Range") or "").startswith(f"bytes {done}-"):
             part.unlink()
-            raise http.client.HTTPException(f"it did not go on at byte {done}, so all is asked for again")
-        length = answer.headers.get("Content-Length")
-        total = done + int(length) if length else 0
+            raise http.client.HTTPException(f"it did not resume at byte {done}, so all is asked for again")
+        total = _total(answer.headers.get("Content-Length"), done)
+        most = _most(download, part, total)
         with part.open("ab" if done else "wb") as file:
             while block := answer.read(BLOCK):
                 file.write(block)
                 done += len(block)
+                if done > most:
+                    part.unlink()
+                    raise BadInputError(
+                        f"{download.url} sends more than the {most:,} bytes of {download.file}; fetch it by hand into "
+                        f"{part.parent}"
+                    )
                 progress(done, total)
     return not total or done >= total
+
+
+def _check_scheme(download: Download, address: str) -> None:
+    """Refuse an address, or one that it leads to, that is not of the web.
+
+    Raises:
+        BadInputError: For any other.
+    """
+    scheme = address.partition(":")[0].lower()
+    if scheme not in ("http", "https"):
+        raise BadInputError(
+            f"{download.url} must lead to an address that begins with http:// or https://, got {scheme}://; fetch "
+            f"{download.file} by hand"
+        )
+
+
+def _total(length: str | None, done: int) -> int:
+    """Return the bytes in all that an answer announces, 0 if it says nothing that makes sense."""
+    return done + int(length) if length and length.isascii() and length.isdecimal() else 0
+
+
+def _most(download: Download, part: Path, total: int) -> int:
+    """Return how many bytes are taken at most.
+
+    Raises:
+        BadInputError: If the disk has no room for what is announced.
+    """
+    free = shutil.disk_usage(part.parent).free + (part.stat().st_size if part.is_file() else 0)
+    if max(total, download.size) > free:
+        raise BadInputError(
+            f"{download.file} has {max(total, download.size):,} bytes, but {part.parent} has room for {free:,}; free "
+            "space or choose another folder with --root"
+        )
+    return download.size or MOST_BYTES
 
 
 def _refuse_page(download: Download, answer: Any) -> None:

@@ -95,9 +95,9 @@ def get(
 
 def _lacking(marker: Any, download: Download, target: Path) -> list[str] | None:
     """Return the files of an unpacked archive that are not there in full, None if it was not unpacked."""
-    if not isinstance(marker, dict) or marker.get("checksum") != download.checksum:
+    sizes = marker.get("members") if isinstance(marker, dict) else None
+    if not isinstance(sizes, dict) or marker.get("checksum") != download.checksum:
         return None
-    sizes: dict[str, int] = marker["members"]
     return [name for name, size in sizes.items() if state(str(target / name))[:1] != [size]]
 
 

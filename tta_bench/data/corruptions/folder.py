@@ -19,6 +19,7 @@ from tta_bench.data.corruptions.constants import CORRUPTIONS, GROUPS, SEVERITIES
 from tta_bench.data.corruptions.copying import Copying, Done, FileFormat
 from tta_bench.data.corruptions.registry import REGISTRY
 from tta_bench.data.images.contents import write_whole
+from tta_bench.data.layouts.base import read_text
 from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
 from tta_bench.data.layouts.walk import EXTENSIONS, images_below
 from tta_bench.errors import BadInputError, UnknownNameError
@@ -226,5 +227,5 @@ def _finish(dst: Path, manifest: dict[str, Any], copying: Copying, done: list[Do
 
 
 def _read_sums(path: Path) -> dict[str, str]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = read_text(path).splitlines() if path.exists() else []
     return {name: value for value, _, name in (line.partition("  ") for line in lines)}

@@ -48,8 +48,8 @@ def unreadable(pictures: Pictures, positions: np.ndarray, workers: int) -> list[
     asked = np.sort(positions).tolist()
     versions = [pictures.version(position) for position in asked]
     path = cache_folder() / "bad-images" / f"{digest(versions, 24)}.json"
-    kept: list[int] | None = read_kept(path)
-    if kept is not None:
+    kept = read_kept(path)
+    if isinstance(kept, list) and all(type(index) is int and 0 <= index < len(asked) for index in kept):
         return [asked[index] for index in kept]
     chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
     found = [one for failures in prefetch(_Try(pictures), chunks, workers) for one in failures]

@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from tta_bench.spec import digest
 
 READERS = 8
 SETTLED_S = 2.0  # a file that is younger may change again within one tick of its clock
+TOLD_S = 1.0
+"""Seconds between two words about how far the reading is."""
+QUIET, KEPT_EVERY = 1000, 5000
+"""Files that are read without a word at the end, and after how many the sums are kept meanwhile."""
 State = list[int]
+_listener: list[Callable[[int, int], None]] = [lambda done, total: None]
 
 
 def state(path: str) -> State:
@@ -45,18 +51,56 @@ def file_sums(paths: Sequence[str]) -> list[str]:
         return []
     absolute = [os.path.abspath(path) for path in paths]
     kept_in = cache_folder() / "file-sums" / f"{digest(os.path.commonpath(absolute), 24)}.json"
-    known: dict[str, tuple[State, str]] = {
-        path: (seen, found) for path, (seen, found) in (read_kept(kept_in) or {}).items()
-    }
+    known = _known(read_kept(kept_in))
     states = {path: state(path) for path in absolute}
     changed = [path for path, now in states.items() if known.get(path, ([], ""))[0] != now]
+    fresh: dict[str, str] = {}
+    told = time.monotonic()
     with ThreadPoolExecutor(READERS) as pool:
-        fresh = dict(zip(changed, pool.map(_sum, changed), strict=True))
+        for path, found in zip(changed, pool.map(_sum, changed), strict=True):
+            fresh[path] = found
+            if time.monotonic() - told >= TOLD_S or (len(fresh) == len(changed) and len(fresh) > QUIET):
+                told = time.monotonic()
+                _listener[0](len(fresh), len(changed))
+            if len(fresh) % KEPT_EVERY == 0:
+                known = _keep_lasting(kept_in, known, states, fresh)
+    _keep_lasting(kept_in, known, states, fresh)
+    return [fresh[path] if path in fresh else known.get(path, ([], ""))[1] for path in absolute]
+
+
+def _keep_lasting(
+    kept_in: Path, known: dict[str, tuple[State, str]], states: dict[str, State], fresh: dict[str, str]
+) -> dict[str, tuple[State, str]]:
+    """Keep the sums of files that are settled, so that a run which is ended need not read them again."""
     settled = (time.time() - SETTLED_S) * 1e9
     lasting = {path: found for path, found in fresh.items() if found and max(states[path][1:]) < settled}
-    if lasting:
-        keep(kept_in, known | {path: (states[path], found) for path, found in lasting.items()})
-    return [fresh[path] if path in fresh else known.get(path, ([], ""))[1] for path in absolute]
+    whole = known | {path: (states[path], found) for path, found in lasting.items()}
+    if whole != known:
+        keep(kept_in, whole)
+    return whole
+
+
+@contextmanager
+def told_of_reading(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Call a function with the files read and the files in all while `file_sums` reads many of them.
+
+    Args:
+        listener: Called every second at most, and at the end.
+    """
+    before, _listener[0] = _listener[0], listener
+    try:
+        yield
+    finally:
+        _listener[0] = before
+
+
+def _known(kept: Any) -> dict[str, tuple[State, str]]:
+    """Return the sums that a file of the cache holds, without what is damaged."""
+    found = {}
+    for path, one in kept.items() if isinstance(kept, dict) else ():
+        if isinstance(one, list) and len(one) == 2 and isinstance(one[0], list) and isinstance(one[1], str):
+            found[path] = (one[0], one[1])
+    return found
 
 
 def folder_sums(files: Sequence[Path]) -> list[list[str]]:
@@ -69,7 +113,7 @@ def read_kept(path: Path) -> Any:
     """Return what was kept in a file of the cache, None if nothing that can be read was."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

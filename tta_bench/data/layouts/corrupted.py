@@ -12,6 +12,13 @@ from tta_bench.errors import BadInputError
 MANIFEST = "manifest.json"
 
 
+def _lists(found: dict[str, Any]) -> bool:
+    """Return whether the lists of a manifest are lists of names and numbers, where it has them."""
+    kinds = {"corruptions": str, "severities": int}
+    given = [(found[key], kind) for key, kind in kinds.items() if key in found]
+    return all(isinstance(value, list) and all(type(one) is kind for one in value) for value, kind in given)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return a manifest.
 
@@ -20,12 +27,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(
             f"{path} must be the manifest of `tta-bench data corrupt`, but {error}; remove it and the pictures beside "
             "it, and make them again"
         ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict) or not _lists(found):
         raise BadInputError(
             f"{path} must be the manifest of `tta-bench data corrupt`, got no settings in it; remove it and the "
             "pictures beside it, and make them again"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,14 @@ from tta_bench.data.layouts.reading import (
     generated_origin,
     photographs,
 )
+from tta_bench.data.layouts.walk import Entry, entries
 from tta_bench.errors import BadInputError
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
+
+V2_BASES = ("imagenetv2-{corruption}-format-val", "imagenetv2-{corruption}", "{corruption}", ".")
+"""Where the class folders of ImageNet-V2 may lie."""
 
 
 def open_files(files: Files, opening: OpenRequest) -> ImageSource:
@@ -100,8 +105,8 @@ def missing(files: Files, shift: Shift) -> BadInputError:
     """Return the error of a shift whose files are not there, with what was found instead."""
     helps = f"`tta-bench data prepare {files.public}` fetches them or tells how to get them"
     for path in candidates(files.folders):
-        if (mend := misplaced(files, path, shift)) is not None:
-            return BadInputError(f"{path} is not laid out as {files.name}: {mend}")
+        if (advice := misplaced(files, path, shift)) is not None:
+            return BadInputError(f"{path} is not laid out as {files.name}: {advice}")
     present = [path for path in candidates(files.folders) if path not in roots()]
     if present:
         return BadInputError(
@@ -115,11 +120,32 @@ def missing(files: Files, shift: Shift) -> BadInputError:
     )
 
 
+def _by_wnid(files: Files, path: Path, shift: Shift) -> Path | None:
+    """Return the folder of ImageNet-V2 whose class folders bear wnids instead of label numbers, None if none does."""
+    if files.name != "imagenet-v2":
+        return None
+    places = (path / base.format(corruption=shift.corruption) for base in V2_BASES)
+    return next((place for place in places if any(_is_wnid(entry) for entry in _entries(place))), None)
+
+
+def _entries(place: Path) -> list[Entry]:
+    return entries(place) if place.is_dir() else []
+
+
+def _is_wnid(entry: Entry) -> bool:
+    return entry.folder and re.fullmatch(r"n\d{8}", entry.name) is not None
+
+
 def misplaced(files: Files, path: Path, shift: Shift) -> str | None:
-    """Return the sentence that mends a folder whose content lies elsewhere, None if nothing is recognised."""
+    """Return how to fix a folder whose content lies elsewhere, None if nothing is recognised."""
     for child in sorted(entry for entry in path.iterdir() if entry.is_dir()):
         if child.name != "train" and files.layout.present(child, shift):
-            return f"its content is one folder too deep; mend it with `mv {child}/* {path}/`"
+            return f"its content is one folder too deep; fix it with `mv {child}/* {path}/`"
+    if (named := _by_wnid(files, path, shift)) is not None:
+        return (
+            f"{named} names its class folders by wnid, and the official ones are the numbers 0 to 999; rename each to "
+            f"the label of its wnid, or unpack the official archive (`tta-bench data prepare {files.public}`)"
+        )
     flat = sorted(path.rglob("ILSVRC2012_val_*"))[:1] if files.name == "imagenet" else []
     if flat:
         return (
