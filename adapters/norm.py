@@ -55,6 +55,7 @@ class Norm(Method):
         cost="1 forward; 2 forward with statistics=ema",
         notes="Batches of one or few classes hurt it; batch size and order matter.",
     )
+    one_image: ClassVar[str] = "use preset=schneider-2020-one-image, or statistics=alpha with a small alpha"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "nado-2020": {"statistics": "batch"},
         "schneider-2020-one-image": {"statistics": "alpha", "alpha": 1 / 17},

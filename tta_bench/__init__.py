@@ -11,10 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tta_bench.api import Results, dataset, evaluate, folder, load, model
+    from tta_bench.api import Results, dataset, evaluate, folder, islands, load, model
 
 __version__ = "0.1.0"
-__all__ = ["Results", "dataset", "evaluate", "folder", "load", "model"]
+__all__ = ["Results", "dataset", "evaluate", "folder", "islands", "load", "model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.data.dataset import Dataset
@@ -29,7 +30,7 @@ from tta_bench.engine.objects import Objects
 from tta_bench.engine.planning import plan
 from tta_bench.engine.ports import Reporter
 from tta_bench.engine.session import Ended, Session
-from tta_bench.errors import BadInputError
+from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.method import Method
 from tta_bench.models.own import OwnModel
 from tta_bench.models.own import own_model as model
@@ -41,9 +42,20 @@ from tta_bench.reports.results import Results, load
 from tta_bench.reports.text import report_console
 from tta_bench.spec import Cell, Controls, Request, make_request
 from tta_bench.spec.options import options_of, read_values
+from tta_bench.studies.islands.study import IslandsPlan, IslandsResult, study_islands
 from tta_bench.suites import within
 
-__all__ = ["Results", "dataset", "evaluate", "folder", "load", "model", "run_cells"]
+__all__ = [
+    "IslandsResult",
+    "Results",
+    "dataset",
+    "evaluate",
+    "folder",
+    "islands",
+    "load",
+    "model",
+    "run_cells",
+]
 
 
 class Silent:
@@ -234,3 +246,28 @@ def _model(given: Any, live: Live) -> str:
             "it expects of an image, e.g. tta_bench.model(net, mean=..., std=..., size=224)"
         )
     return given
+
+
+def islands(
+    images: str | PathLike[str] | Iterable[str | PathLike[str]] = (),
+    *,
+    models: str | Sequence[str] = "pocket-clip",
+    **options: Any,
+) -> IslandsResult:
+    """Measure what the layers of models agree on; the result has rows, curves, sentences and ``save(folder)``.
+
+    Args:
+        images: Paths of image files.
+        models: Names of models.
+        options: Further fields of `tta_bench.studies.islands.study.IslandsPlan`, e.g. ``dataset``, ``limit``,
+            ``layers``, ``method``.
+
+    Raises:
+        BadInputError: For an image, a layer or an option that cannot be had.
+    """
+    paths = [images] if isinstance(images, str | PathLike) else list(images)
+    known = set(IslandsPlan.__dataclass_fields__)
+    if unknown := sorted(options.keys() - known):
+        raise UnknownNameError("option of islands", unknown[0], known)
+    names = (models,) if isinstance(models, str) else tuple(models)
+    return study_islands(IslandsPlan(images=tuple(map(Path, paths)), models=names, **options))

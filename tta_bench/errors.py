@@ -7,6 +7,7 @@ TTABenchError
 │   └── IncompatibleError    a method, model and dataset that do not fit together
 ├── PluginError              a plug-in that cannot be imported or breaks its contract
 ├── StoreError               a run folder that cannot be read or written
+│   └── DamagedError         a cell of it that is not what was written
 └── MixedProtocolError       rows that must not stand in one table
 """
 
@@ -78,6 +79,10 @@ class PluginError(TTABenchError):
 
 class StoreError(TTABenchError):
     """Report a run folder that cannot be read or written."""
+
+
+class DamagedError(StoreError):
+    """Report what is stored of a cell and is not what was written; the cell can be computed again."""
 
 
 class MixedProtocolError(TTABenchError):

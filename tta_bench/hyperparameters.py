@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
-import importlib.util
 import inspect
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +19,7 @@ from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
 from tta_bench.spec import RESETS, PluginFile, digest
-from tta_bench.spec.code import code_hash
+from tta_bench.spec.code import code_hash, module_texts
 
 SHARED = (
     "tta_bench.norms", "tta_bench.augment", "tta_bench.losses", "tta_bench.optim", "tta_bench.prompts",
@@ -255,46 +251,7 @@ def _short(value: Any) -> str:
 def source_hash(cls: type[Method]) -> str:
     """Return the hash of the source text that a method's steps come from; the ids of its cells depend on it.
 
-    It covers the method's module, the modules of its own package that it imports, and the shared mathematics. The
-    place of a plug-in file does not matter.
+    It covers the method's module, the modules of its own package that it imports, the shared mathematics, and every
+    other module that it reaches and that no package manager installed. The place of a plug-in file does not matter.
     """
-    texts: dict[str, str] = {}
-    waiting, package = [cls.__module__], _own_package(cls.__module__)
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        path = None if module is None else _source_file(module)
-        key = f"{registry.PLUGIN}{Path(path).stem}" if path and name.startswith(registry.PLUGIN) else name
-        if key in texts or path is None:
-            continue
-        texts[key] = Path(path).read_text(encoding="utf-8")
-        for found in _imported(texts[key], getattr(module, "__package__", None) or ""):
-            if found in SHARED or (package and f"{found}.".startswith(f"{package}.")):
-                waiting.append(found)
-    return digest(texts or code_hash(cls), 16)
-
-
-def _own_package(module: str) -> str:
-    """Return the package whose modules belong to a method: the outermost, but for the built-in methods theirs."""
-    top, dot, _ = module.partition(".")
-    return module.rpartition(".")[0] if top == "tta_bench" else top if dot else ""
-
-
-def _source_file(module: ModuleType) -> str | None:
-    try:
-        return inspect.getsourcefile(module)
-    except TypeError:  # a built-in module, or a folder without an __init__.py
-        return None
-
-
-def _imported(text: str, package: str) -> Iterator[str]:
-    """Yield the full names of what a module's text imports, as far as they may be modules."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            try:
-                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            except ImportError:  # beyond the outermost package
-                continue
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+    return digest(module_texts(cls.__module__, SHARED) or code_hash(cls), 16)

@@ -207,10 +207,12 @@ class Method(ABC):
     """One adaptation rule: a frozen dataclass of hyper-parameters with a `Card`.
 
     `presets` holds hyper-parameters of the literature by name; the key ``"prompts"`` in one names its prompt templates.
+    `one_image` says with which hyper-parameters a method of BatchNorm layers makes sense of one image at a time.
     """
 
     card: ClassVar[Card]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    one_image: ClassVar[str] = ""
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the state before the first image; deterministic, and timed apart from the steps."""

@@ -25,6 +25,8 @@ PLUGIN = "tta_bench_plugin_"
 """Prefix of the module names that plug-in files are imported under."""
 FAILURES = (Exception, SystemExit)
 """What code that others wrote may raise: anything but the user's interruption."""
+ANYTHING = (BaseException,)
+"""What a method may raise while its cell runs; the user's interruption is caught before it."""
 
 
 @lru_cache
@@ -52,7 +54,11 @@ def owner(point: EntryPoint) -> str:
 
 def brief(error: BaseException) -> str:
     """Return the type of an error and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        said = str(error)
+    except FAILURES as failure:  # an error of foreign code may fail to say what it is
+        said = f"its text cannot be shown ({type(failure).__name__})"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[:1]])
 
 

@@ -15,7 +15,7 @@ from tta_bench.suites import Suite, load_suite, suite_names, within
 ONLINE = {
     "source", "norm", "tent", "eta", "eata", "sar", "deyo", "cotta", "rotta", "rmt", "roid", "cmf", "memo", "lame",
     "rpl", "adacontrast", "santa", "rdumb", "t3a", "shot-im", "pl", "note", "ttaug",
-    "neo", "come-tent", "come-eata", "come-sar", "unmix-tns", "unmix-tns-tent", "actmad", "petta", "zerosiam",
+    "neo", "come-tent", "come-eata", "come-sar", "unmix-tns", "unmix-tns-tent", "actmad", "foa", "petta", "zerosiam",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, 
     done = tta_bench("run", "--suite", "pocket-online", "--dry-run", "--output", tmp_path / "runs")
     assert done.code == 0, done.err
     said = " ".join(done.out.split())
-    assert f"suite pocket-online, version {load_suite('pocket-online').version}; 480 cells;" in said
+    assert f"suite pocket-online, version {load_suite('pocket-online').version}; 495 cells;" in said
     assert "15 corruptions at severity 5; first-200 images per shift" in said
     assert "tent on pocket-bn: reset per shift, 64 images at a time" in said
     assert "memo on pocket-bn: reset per image, 64 images at a time" in said

@@ -15,6 +15,7 @@ from tta_bench.parity.corruptions import cases
 GOLDEN = Path(__file__).parents[1] / "parity" / "corruptions"
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", CORRUPTIONS + EXTRA)
 def test_the_goldens_are_met(name):
     results = list(cases(GOLDEN, name))

@@ -297,7 +297,10 @@ def damaged(mode):
         ("zip", zip_bytes([("set/a.jpg", 99 * b"a")]).replace(b"aaa", b"aab", 1)),
         ("zip", zip_bytes([("set/a.jpg", 99 * b"a")]).replace(b"PK\x03\x04", b"PK\x03\x05")),
     ],
-)
+    ids=[
+        "empty tar", "empty zip", "a page", "damaged xz", "damaged bz2", "cut gz", "cut zip", "wrong sum", "no header",
+    ],  # the bytes hold the time of day, which would name a test anew in every worker
+)  # fmt: skip
 def test_damaged_archives_are_sentences(tmp_path, kind, content):
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(

@@ -20,6 +20,7 @@ def test_products_and_convolutions_are_counted_and_nothing_else():
     assert multiply_adds(lambda: conv(torch.rand(1, 2, 8, 8))) == 6 * 6 * 4 * 2 * 9
 
 
+@pytest.mark.portable
 def test_attention_is_counted_also_where_inference_fuses_it():
     layer, x = nn.MultiheadAttention(16, 4, batch_first=True).eval(), torch.rand(1, 6, 16)
     before = torch.backends.mha.get_fastpath_enabled()
@@ -29,6 +30,7 @@ def test_attention_is_counted_also_where_inference_fuses_it():
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("engine", ["reference", "fast", "active"])
 def test_the_parts_of_apm_have_counts_and_formulas_that_agree(engine):
     rows = step_costs(create_method("apm", {"engine": engine}), tiny_clip())
@@ -44,6 +46,7 @@ def test_the_parts_of_apm_have_counts_and_formulas_that_agree(engine):
     assert (rows[1].times, rows[2].times, rows[3].times) == (20, 19, 19)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     "name",
     [

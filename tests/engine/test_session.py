@@ -11,7 +11,7 @@ import torch
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.engine import objects
 from tta_bench.engine.rows import score_columns
-from tta_bench.errors import StoreError
+from tta_bench.errors import PluginError, StoreError
 from tta_bench.method import Adapted
 from tta_bench.testing import tiny_source
 
@@ -329,3 +329,21 @@ def test_scores_that_are_not_finite_count_as_the_lowest():
         assert columns["prediction"].tolist() == [2, 1, 1]
         assert np.isfinite(columns["confidence"]).all()
         assert np.isfinite(columns["entropy"]).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"labels": np.full(37, 5)}, "labels from 0 to 4, got 5"),
+        ({"labels": np.full(37, np.nan)}, "whole numbers as labels"),
+        ({"ids": ["one"] * 37}, "distinct ids, got 'one' 37 times"),
+    ],
+)
+def test_data_of_a_plug_in_is_checked_before_anything_is_computed(changed, sentence):
+    def bad(request):
+        images = fakes.Noise(request.shift)
+        vars(images).update(changed)
+        return images
+
+    with pytest.raises(PluginError, match=sentence):
+        run([cell(fakes.Same(), dataset=replace(fakes.NOISE, open=bad))])

@@ -77,8 +77,8 @@ def fresh():
     SEEN.clear()
 
 
-def run(method, *, dataset=fakes.NOISE, batch_size=8, seed=0, store=None, resume=False):
-    cell = fakes.cell(method, batch_size=batch_size, seed=seed, dataset=dataset)
+def run(method, *, dataset=fakes.NOISE, batch_size=8, seed=0, views="device", store=None, resume=False):
+    cell = fakes.cell(method, batch_size=batch_size, seed=seed, dataset=dataset, views=views)
     store, ended, _ = fakes.run([cell], store, resume=resume)
     assert ended[0].status == "complete", store.manifests[ended[0].cell].error
     return store.writers[ended[0].cell], store.manifests[ended[0].cell]
@@ -99,6 +99,16 @@ def test_views_are_made_by_seed_and_image_id_and_timed_as_such():
         assert torch.equal(found, make_views(images[image_id][None], numbers[None], "augmix")[0])
     assert all(value > 0 for value in writer.column("view_ms"))
     assert manifest.protocol.views == f"augmix 3 version {views.VERSION}"
+
+
+def test_views_by_the_published_recipe_can_be_asked_for():
+    writer, manifest = run(Watcher(), views="reference")
+    images = by_id(writer, "images")
+    for image_id, found in by_id(writer, "views").items():
+        numbers = view_numbers("augmix", 3, torch.Generator().manual_seed(counter_seed("view", 0, image_id)))
+        expected = make_views(images[image_id][None], numbers[None], "augmix", recipe="reference")
+        assert torch.equal(found, expected[0])
+    assert manifest.protocol.views == "augmix 3 by the published recipe"
 
 
 def test_views_depend_on_the_seed_and_not_on_the_batch():

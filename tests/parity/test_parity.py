@@ -49,6 +49,7 @@ def failures(results):
     return [result for result in results if not result.passed]
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("folder", GOLDENS, ids=lambda path: path.name)
 def test_the_published_goldens_are_met(folder):
     results = list(replay(folder))

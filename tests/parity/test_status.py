@@ -36,6 +36,7 @@ def replayed():
     return [result for folder in folders for result in replay(folder)]
 
 
+@pytest.mark.portable
 def test_the_record_is_what_a_replay_gives(replayed):
     found, recorded = summarise(replayed), status.statuses()
     advice = "run: tta-bench parity tests/parity --record tta_bench/parity/status.json"

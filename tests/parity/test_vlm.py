@@ -52,6 +52,7 @@ def plan(monkeypatch):
     return register
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", ["vlm", "vlm2"])
 def test_the_published_goldens_are_met(name):
     results = list(replay(HERE / name))

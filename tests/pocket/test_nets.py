@@ -137,6 +137,7 @@ def test_shipped_weights_reach_their_recorded_accuracy(name, split):
     assert abs(accuracy - recorded) < 3 * (recorded * (1 - recorded) / 200) ** 0.5 + 0.005
 
 
+@pytest.mark.portable
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pocket.POCKET_MODELS)
 def test_recorded_counts_are_what_evaluation_finds(name):

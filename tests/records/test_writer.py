@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tta_bench.errors import StoreError
-from tta_bench.records.owner import _born
+from tta_bench.records.process import born
 from tta_bench.records.schema import REQUIRED_COLUMNS
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
@@ -179,7 +179,7 @@ def test_positions_go_on_growing_across_batches_and_resumes(store):
     for again in (writer, store.writer("c", resume=True)):
         with pytest.raises(StoreError, match="grow from 3 on"):
             again.append(records(3, start=2))
-    again.append(records(3, start=7))
+    again.append(records(3, start=3))
     again.close()
     assert store.rows_done("c") == 6
 
@@ -232,7 +232,7 @@ def test_a_cell_with_missing_rows_never_ends_as_complete(store, tmp_path, damage
         other = store.writer("d", resume=False, flush_rows=1)
         other.append(records(9, start=10) if damage == "short" else records(10, start=11))
         path.write_bytes((tmp_path / "cells/d/part-00000.parquet").read_bytes())
-    with pytest.raises(StoreError, match=r"cell c in .*; run it again with force=True"):
+    with pytest.raises(StoreError, match=r"cell c in .*; run the same command again"):
         writer.finish(manifest("c"))
     assert store.manifest("c").status == "running"
     assert not (tmp_path / "cells/c/records.parquet").exists()
@@ -247,7 +247,7 @@ def test_a_cell_that_another_process_writes_is_refused(store, tmp_path):
     store.writer("c", resume=False).append(records(5))
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        owner(tmp_path, pid=other.pid, born=_born(other.pid))
+        owner(tmp_path, pid=other.pid, born=born(other.pid))
         for begin in (
             lambda: store.writer("c", resume=True),
             lambda: Sink(store).begin(manifest("c"), resume=True),

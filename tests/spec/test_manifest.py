@@ -63,12 +63,12 @@ def changed(**facts):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", ["m.json", "damaged", "run the cell again"]),
-        (b"[1]", ["m.json", "object", "list", "another run folder"]),
+        (b"{", ["m.json", "damaged", "run the same command again"]),
+        (b"[1]", ["m.json", "object", "list", "run the same command again"]),
         (b"{}", ["m.json", "schema_version", "None"]),
         (b'{"schema_version": true}', ["schema_version", "True"]),
         (b'{"schema_version": 0}', ["schema_version", "0"]),
-        (b'{"schema_version": 2}', ["m.json", "id is required", "run the cell again"]),
+        (b'{"schema_version": 2}', ["m.json", "id is required", "run the same command again"]),
         (changed(status="odd"), ["status must be running, complete", "got 'odd'"]),
         (changed(protocol={}), ["protocol.class_list is required"]),
         (changed(images="many"), ["images must be a whole number, got str"]),

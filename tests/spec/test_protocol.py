@@ -12,7 +12,7 @@ from tta_bench.reports.facts import conflicts
 from tta_bench.reports.load import load_cells
 from tta_bench.spec import FACTS, Protocol
 
-from ..records.synthetic import manifest  # noqa: TID252  "tests" is no installed package
+from ..records.synthetic import manifest, put_cell, records  # noqa: TID252  "tests" is no installed package
 
 BASE = manifest("base")
 NAMES = [fact.name for fact in FACTS]
@@ -47,10 +47,9 @@ def test_the_scope_of_a_fact_decides_which_rows_must_agree(tmp_path, fact):
     shift, seed = "imagenet-c:snow:5", 1
     for place, cell in enumerate(({}, {"shifts": (shift,)}, {"seed": seed})):
         changes = {"method": "other", **cell}
-        store.write_manifest(manifest(f"a{place}", status="complete", cell=cell))
-        store.write_manifest(
-            manifest(f"b{place}", status="complete", cell=changes, protocol={fact.name: value} if place == 0 else {})
-        )  # fmt: skip
+        put_cell(store, manifest(f"a{place}", cell=cell), records(1))
+        protocol = {fact.name: value} if place == 0 else {}
+        put_cell(store, manifest(f"b{place}", cell=changes, protocol=protocol), records(1))
     cells = load_cells([str(tmp_path)])
     found = {conflict.fact for conflict in conflicts(cells, "dataset")}
     assert found == (set() if fact.scope == "column" else {fact.name})

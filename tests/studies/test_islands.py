@@ -247,6 +247,18 @@ def test_bad_input_is_one_sentence(photo, tmp_path, arguments, expected):
     assert expected in str(result.exception)
 
 
+def test_python_gives_what_the_command_writes(photo, tmp_path):
+    import tta_bench as tb
+
+    assert call(photo, "--no-controls", "--no-plot", "--output", tmp_path / "command").exit_code == 0
+    found = tb.islands(photo, models="pocket-clip", with_controls=False)
+    found.save(tmp_path / "python", plot=False)
+    files = [tmp_path / folder / "islands.csv" for folder in ("command", "python")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(BadInputError, match="unknown option of islands"):
+        tb.islands(photo, thresold=0.5)
+
+
 def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     result = call(tmp_path / "bad.png", "--output", tmp_path / "out")

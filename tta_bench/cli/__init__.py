@@ -16,6 +16,7 @@ from tta_bench.cli.compare import compare
 from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
 from tta_bench.cli.doctor import doctor
+from tta_bench.cli.ending import Commands, require_output, say_on_stderr, stopped_by_signals
 from tta_bench.cli.islands import islands
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
@@ -30,6 +31,7 @@ BAD_INPUT = 2
 
 app = typer.Typer(
     name="tta-bench",
+    cls=Commands,
     help="Benchmark test-time adaptation of image classifiers and CLIP-like models.",
     epilog="A first run with nothing to download: tta-bench run --method apm --dataset pocket-c",
     no_args_is_help=True,
@@ -69,14 +71,14 @@ def options(
 def main() -> None:
     """Run the command line; a user's error is one sentence on stderr and exit code 2."""
     warnings.filterwarnings("ignore", r".torch\.jit", FutureWarning)  # torch's own, while timm is imported
-    _print_what_the_console_cannot_show()
     shown, warnings.showwarning = warnings.showwarning, _told(warnings.showwarning)
     try:
-        app()
+        require_output()
+        _print_what_the_console_cannot_show()
+        with stopped_by_signals():
+            app()
     except TTABenchError as error:
-        typer.echo(f"tta-bench: {for_terminal(error)}", err=True)
-        sys.exit(BAD_INPUT)
-    except BrokenPipeError:
+        say_on_stderr(f"tta-bench: {for_terminal(error)}")
         sys.exit(BAD_INPUT)
     finally:
         warnings.showwarning = shown
@@ -94,7 +96,7 @@ def _told(otherwise: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, Caution):
-            typer.echo(f"tta-bench: note: {message}", err=True)
+            say_on_stderr(f"tta-bench: note: {message}")
         else:
             otherwise(message, category, *where, **more)
 

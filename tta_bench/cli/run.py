@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.ending import exit_code, say_on_stderr
 from tta_bench.cli.options import with_run_options
 from tta_bench.spec import Controls, Request
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tta_bench.spec import Cell
 
 FAILED = 1
-INTERRUPTED = 130
 
 
 @with_run_options
@@ -74,13 +74,13 @@ def _to_the_end(console: Console, cells: Sequence[Cell], controls: Controls, obj
     try:
         with ConsoleReporter(console, len(cells)) as reporter:
             return run_cells(cells, controls, objects=objects, reporter=reporter)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sentence = (
             "tta-bench: interrupted; the same command with --resume continues from here, but starts the cell under "
             "way again if its reset is shift or never"
         )
-        typer.echo(sentence, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        say_on_stderr(sentence)
+        raise typer.Exit(exit_code(error)) from None
 
 
 def _request(given: dict[str, Any], config: Path | None, suite: str | None) -> Request:
@@ -104,11 +104,18 @@ def _report(console: Console, output: str, ran: Ran) -> None:
 
     console.print()
     print_table(ran.results.rows(allow_mixed=True), console)
+    fresh = {one.cell for one in ran.ended if one.status != "reused"}
     computed = sum(one.status != "reused" for one in ran.ended)
-    say(console, f"\n{computed} cells computed, {len(ran.ended) - computed} reused. Written:")
+    cells = "1 cell" if computed == 1 else f"{computed} cells"
+    say(console, f"\n{cells} computed, {len(ran.ended) - computed} reused. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
+    warned = sum(bool(one.warnings) for one in ran.results.manifests() if one.id in fresh)
+    if warned:
+        where = "its manifest.json" if warned == 1 else "their manifest.json files"
+        cells = "1 cell" if warned == 1 else f"{warned} cells"
+        say(console, f"Libraries or plug-ins warned during {cells}; see warnings in {where}")
     for sentence in skipped_images(output, {one.cell for one in ran.ended}):
         say(console, sentence, style="yellow")
     for one in ran.ended:

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
 from tta_bench.engine.groups import groups, images_at_once
+from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
+from tta_bench.engine.watch import Watch
 from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Outcome, counter_seed
@@ -41,7 +44,10 @@ class CellJob:
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
+        views: Recipe by which views are made; see `make_views`.
         scored: Told the scores (N, K) of every batch.
+        watch: Checks after each step that the source model was not written to.
+        initial_key: Under which the initial state is kept, where it depends on source data.
     """
 
     method: Method
@@ -53,7 +59,10 @@ class CellJob:
     scores: SourceScores | None
     split: SplitBatches | None = None
     probe_memory: bool = True
+    views: str = "device"
     scored: Scored | None = None
+    watch: Watch | None = None
+    initial_key: str | None = None
 
 
 class Step(NamedTuple):
@@ -99,16 +108,26 @@ class CellRunner:
     def run(self, start: int = 0) -> Outcome:
         """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
         job = self.job
-        with self.meter.phase("init"):
-            initial = job.method.init(job.source, job.task)
-        loading = job.split.seconds if job.split else 0.0
-        init_ms = 1e3 * (self.meter.take()["init"] - loading)
+        kept = None if job.initial_key is None else read_initial(job.initial_key, job.source.device)
+        initial, init_ms = self._init() if kept is None else kept
         state = initial
         for turn, batch in enumerate(job.stream.from_row(start)):
             reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
             state = self._one(initial if reset else state, Step(batch, turn, reset))
             self.advanced(len(batch.rows))
-        return replace(self.outcome, init_ms=init_ms)
+        return replace(self.outcome, init_ms=init_ms, init_reused=kept is not None)
+
+    def _init(self) -> Initial:
+        """Compute the initial state, and keep it where it depends on source data."""
+        job = self.job
+        with settings_kept(), self.meter.phase("init"):
+            state = job.method.init(job.source, job.task)
+        self._check_source()
+        loading = job.split.seconds if job.split else 0.0
+        made = Initial(state, 1e3 * (self.meter.take()["init"] - loading))
+        if job.initial_key is not None:
+            keep_initial(job.initial_key, made)
+        return made
 
     def _one(self, state: State, now: Step) -> State:
         batch, before = now.batch, self.outcome
@@ -121,6 +140,7 @@ class CellRunner:
             parts.append(stepped)
             peaks.append(peak)
         seconds, stepped = self.meter.take(), joined(parts)
+        self._check_source()
         warmup = now.turn == 0 and self.job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
         if self.job.scored is not None:
@@ -132,6 +152,10 @@ class CellRunner:
             self.noted(self.outcome)
         self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
         return stepped.state
+
+    def _check_source(self) -> None:
+        if self.job.watch is not None:
+            self.job.watch.check(type(self.job.method).__name__)
 
     def _at_once(self, state: State, now: Step) -> int:
         """Return how many images of a batch are adapted at once, which is found at the first one."""
@@ -157,6 +181,11 @@ class CellRunner:
         return done[0], peak
 
     def _step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
+        """Take a step, and put back what it changed in the process."""
+        with settings_kept():
+            return self._bare_step(state, inputs, batch)
+
+    def _bare_step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
         """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
         job, policy = self.job, self.job.method.view_policy()
         if policy is not None:
@@ -174,7 +203,8 @@ class CellRunner:
         for image_id in batch.ids:
             generator.manual_seed(counter_seed("view", self.job.seed, image_id))
             drawn.append(view_numbers(policy.kind, policy.count, generator))
-        return make_views(inputs.images, torch.stack(drawn).to(inputs.images.device), policy.kind)
+        numbers = torch.stack(drawn).to(inputs.images.device)
+        return make_views(inputs.images, numbers, policy.kind, recipe=self.job.views)
 
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""

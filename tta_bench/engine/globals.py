@@ -1,33 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The global settings of torch that a run needs, put back afterwards."""
+"""What is global in the process: set as a run needs it, the same for every cell, and put back afterwards."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from tta_bench.checks.guard import seeded, settings_kept
+from tta_bench.errors import Caution
+
 CUDNN = {"benchmark": False, "deterministic": True, "allow_tf32": False}
 """``allow_tf32`` is on by default; float32 would not be what the protocol says."""
+MOST_WARNINGS = 20
 
 
 @contextmanager
-def torch_settings() -> Iterator[None]:
-    """Compute reproducibly inside, and leave torch's settings, grad mode and random state as they were."""
-    cudnn = torch.backends.cudnn
-    before = {name: getattr(cudnn, name) for name in CUDNN}
-    threads, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-    random = torch.get_rng_state()
-    for name, value in CUDNN.items():
-        setattr(cudnn, name, value)
-    try:
+def torch_settings(seed: int = 0) -> Iterator[None]:
+    """Compute reproducibly inside, from a seed for what draws globally, and leave the process as it was."""
+    with settings_kept(), seeded(seed):
+        for name, value in CUDNN.items():
+            setattr(torch.backends.cudnn, name, value)
         yield
-    finally:
-        for name, value in before.items():
-            setattr(cudnn, name, value)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        torch.set_rng_state(random)
+
+
+@contextmanager
+def warnings_heard() -> Iterator[list[str]]:
+    """Collect the warnings of libraries and plug-ins instead of showing them; our own cautions are shown."""
+    heard: list[str] = []
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def hear(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            text = f"{category.__name__}: {message}"
+            if issubclass(category, Caution):
+                shown(message, category, *where, **more)
+            elif text not in heard and len(heard) < MOST_WARNINGS:
+                heard.append(text)
+
+        warnings.showwarning = hear
+        yield heard

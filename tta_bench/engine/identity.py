@@ -117,12 +117,18 @@ def protocol_card(one: Resolved) -> Protocol:
         reset=cell.reset,
         batch_size=cell.batch_size,
         prompts=encoded_prompts(one),
-        views="" if policy is None else f"{policy.kind} {policy.count} version {views.VERSION}",
+        views="" if policy is None else made_views(policy, cell.views),
         source_data=", ".join(used) if used else "none",
         source_split="" if one.split is None else one.split.data_hash,
         hyperparameters_chosen=cell.chosen,
         seed=cell.seed,
     )
+
+
+def made_views(policy: ViewPolicy, recipe: str) -> str:
+    """Return how views are made: kind, count, and the version of the code or that it is the published recipe."""
+    by = f"version {views.VERSION}" if recipe == "device" else "by the published recipe"
+    return f"{policy.kind} {policy.count} {by}"
 
 
 def encoded_prompts(one: Resolved) -> str:
@@ -160,7 +166,7 @@ def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -
 
 def make_manifest(one: Resolved) -> Manifest:
     """Return the manifest of a cell before it runs."""
-    protocol, card = protocol_card(one), one.method.card
+    protocol, card, baseline = protocol_card(one), one.method.card, is_baseline(one.method)
     bad = {name for part in one.stream.parts for name in getattr(part.images, "bad_images", [])}
     return Manifest(
         id=one.cell.id(protocol),
@@ -172,8 +178,8 @@ def make_manifest(one: Resolved) -> Manifest:
         versions=versions(),
         revision=revision(),
         notes=Notes(
-            sees="image" if one.cell.reset == "image" else "batch",
-            baseline=is_baseline(one.method),
+            sees="image" if one.cell.reset == "image" or baseline else "batch",
+            baseline=baseline,
             demonstration=one.dataset.demonstration,
             random_weights=not one.cell.pretrained,
             adapted_tensors=one.info.adapted_tensors,

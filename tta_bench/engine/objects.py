@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
+from tta_bench.data.images.checked import checked
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.split import open_split, source_data
+from tta_bench.engine.watch import Watch
 from tta_bench.errors import BadInputError, PluginError
 from tta_bench.hyperparameters import create_method, plugin_method, source_hash
 from tta_bench.method import Method
@@ -35,7 +37,7 @@ class Objects:
         self._live, self._workers = live or Live(), workers
         self._methods: dict[str, Method] = {}
         self._datasets: dict[tuple[str, str], Dataset] = {}
-        self._models: OrderedDict[tuple[object, ...], SourceModel] = OrderedDict()
+        self._models: OrderedDict[tuple[object, ...], tuple[SourceModel, Watch]] = OrderedDict()
         self._images: dict[tuple[Shift, str], ImageSource] = {}
         self._splits: dict[str, ImageSource] = {}
 
@@ -77,11 +79,20 @@ class Objects:
         seed = 0 if cell.pretrained else cell.seed
         key = (name, *bound, cell.pretrained, seed, cell.precision, cell.device)
         if key not in self._models:
-            self._models[key] = self._load(cell, dataset, seed)
+            source = self._load(cell, dataset, seed)
+            self._models[key] = source, Watch(source)
             while len(self._models) > KEPT_MODELS:
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
-        return self._models[key]
+        return self._models[key][0]
+
+    def watch(self, source: SourceModel) -> Watch:
+        """Return what notices writes to a source model that `model` gave last."""
+        return next(watch for known, watch in reversed(self._models.values()) if known is source)
+
+    def forget(self, source: SourceModel) -> None:
+        """Let go of a source model that was written to, so that it is loaded again."""
+        self._models = OrderedDict((key, one) for key, one in self._models.items() if one[0] is not source)
 
     def _load(self, cell: Cell, dataset: Dataset, seed: int) -> SourceModel:
         if "model" in cell.in_process:
@@ -119,8 +130,8 @@ class Objects:
         opened = {key: images for key, images in self._images.items() if key in keys}
         for key in keys:
             if key not in opened:
-                request = OpenRequest(key[0], cell.data_seed, options)
-                opened[key] = self.dataset(cell).open(request)
+                request, dataset = OpenRequest(key[0], cell.data_seed, options), self.dataset(cell)
+                opened[key] = checked(dataset.open(request), dataset, key[0])
         self._images = opened
         return [opened[key] for key in keys]
 

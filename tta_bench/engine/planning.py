@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
-from tta_bench.engine.live import Live
+from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.machine import resolve_device
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
@@ -25,7 +25,9 @@ from tta_bench.hyperparameters import (
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of
 from tta_bench.prompts import DATASET
-from tta_bench.spec import Cell, PluginFile, Request, parse_setting, settings_for
+from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
+from tta_bench.spec.code import module_texts
+from tta_bench.spec.ranges import subset_size
 
 CLIP = "open_clip/ViT-B-16-quickgelu:openai"
 """The CLIP model of the literature's zero-shot tables; it takes any class names."""
@@ -189,10 +191,28 @@ def _cells(
                     pretrained=request.pretrained,
                     chosen=request.chosen,
                     prompts=prompts,
+                    views=request.views,
                     data_options=request.data_options,
                     suite=request.suite,
+                    plugin_code=_plugin_code(model, dataset.name, live),
                     in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),
                 )
+
+
+def _plugin_code(model: str, dataset: str, live: Live) -> dict[str, str]:
+    """Return the hash of the code of a model and a dataset of outside packages; ours goes by the version."""
+    groups: tuple[tuple[Kind, registry.Group, str], ...] = (
+        ("model", "models", family_of(model)[0]),
+        ("dataset", "datasets", dataset.partition(":")[0]),
+    )
+    found: dict[str, str] = {}
+    for kind, group, name in groups:
+        point = registry.registered(group).get(name)
+        named = live.find(kind, model if kind == "model" else dataset) is None
+        if named and point is not None and not registry.built_in(point):
+            registry.load(group, name)
+            found[kind] = digest(module_texts(point.module), 16)
+    return found
 
 
 def default_scenario(reset: str) -> str:
@@ -238,22 +258,34 @@ def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
     shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.each_shift()))
     severities = sorted({shift.severity for shift in shifts if shift.severity})
     corruptions = list(dict.fromkeys(shift.corruption for shift in shifts if shift.corruption))
-    parts = [*_suite(request), f"{len(cells)} cells"]
+    parts = [*_suite(request), "1 cell" if len(cells) == 1 else f"{len(cells)} cells"]
     if corruptions:
         listed = f"{len(corruptions)} corruptions" if len(corruptions) > 1 else corruptions[0]
         parts.append(f"{listed} at severity {', '.join(map(str, severities))}")
-    parts.append(f"{', '.join(sorted({cell.subset for cell in cells}))} images per shift (--limit)")
-    per_method = {(cell.method, cell.model, cell.reset, cell.batch_size): cell for cell in cells}
+    parts.append(_images({cell.subset for cell in cells}))
+    per_method = {(cell.method, cell.model, cell.reset, _images_at_a_time(cell)): cell for cell in cells}
     parts += [
-        f"{name} on {model}: reset per {reset}, {size} images at a time"
-        if reset != "never"
-        else f"{name} on {model}: never reset, {size} images at a time"
+        f"{name} on {model}: {'never reset' if reset == 'never' else f'reset per {reset}'}, {size} at a time"
         for name, model, reset, size in per_method
     ]
     chosen = list(dict.fromkeys(cell.prompts for cell in cells))
     parts += [f"prompts {', '.join(chosen)}"] if chosen != [DATASET] else []
     parts.append(f"seed {', '.join(map(str, request.seeds))}")
     return "; ".join(parts)
+
+
+def _images(subsets: set[str]) -> str:
+    """Return which images of a shift are used; only a limit is said to be one."""
+    if subsets == {"full"}:
+        return "all images of each shift"
+    return f"{', '.join(sorted(subsets))} images per shift (--limit)"
+
+
+def _images_at_a_time(cell: Cell) -> str:
+    """Return how many images a step sees, which are no more than there are where their number is known."""
+    limit = subset_size(cell.subset)
+    size = cell.batch_size if limit is None else min(cell.batch_size, limit * len(cell.shifts))
+    return "1 image" if size == 1 else f"{size} images"
 
 
 def _suite(request: Request) -> Iterator[str]:

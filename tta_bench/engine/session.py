@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tta_bench.checks.guard import settings_kept
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
-from tta_bench.engine.globals import torch_settings
+from tta_bench.engine.globals import torch_settings, warnings_heard
+from tta_bench.engine.guests import Kept, Told, told_traceback
 from tta_bench.engine.identity import (
     MethodInfo,
     Resolved,
@@ -23,21 +25,25 @@ from tta_bench.engine.identity import (
     make_manifest,
     scores_key,
 )
+from tta_bench.engine.initial import initial_key
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScores
 from tta_bench.engine.rows import source_scores
 from tta_bench.engine.split import SplitBatches
-from tta_bench.errors import StoreError
+from tta_bench.engine.watch import Watch
+from tta_bench.errors import Caution
 from tta_bench.method import Method, Task
 from tta_bench.models.source import SourceModel
-from tta_bench.registry import FAILURES, brief
-from tta_bench.spec import Cell, Manifest, Outcome
+from tta_bench.registry import ANYTHING, brief
+from tta_bench.spec import Cell, Manifest, Outcome, counter_seed
 from tta_bench.spec.manifest import Status
 from tta_bench.steps import check_compatible
 
 SCORES_BATCH = 64
 DONE = ("complete", "collapsed")
+COMPARED = ("torch", "timm", "open_clip_torch", "torchvision")
+"""Libraries whose versions may change numbers."""
 RESTARTABLE = ("image", "batch")
 """Reset rules under which an interrupted cell resumes at the next batch."""
 
@@ -72,6 +78,10 @@ class Session:
     probe_memory: bool = True
     scored: Scored | None = None
 
+    def __post_init__(self) -> None:
+        """Let a reporter that fails fall silent."""
+        self._told, self._warned = Told(self.reporter), set[tuple[str, str, str]]()
+
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
 
@@ -80,7 +90,12 @@ class Session:
         """
         with torch_settings():
             self._check(cells)
-            return [self._cell(cell) for cell in cells]
+            return [self._alone(cell) for cell in cells]
+
+    def _alone(self, cell: Cell) -> Ended:
+        """Run a cell whose numbers depend on no cell before it."""
+        with torch_settings(counter_seed("global", cell.seed)):
+            return self._cell(cell)
 
     def _check(self, cells: Sequence[Cell]) -> None:
         """Refuse what cannot run: missing data before any model is fetched, then methods that do not fit."""
@@ -95,88 +110,139 @@ class Session:
         manifest = make_manifest(one)
         kept = self.store.manifest(manifest.id)
         if kept is not None and kept.status in DONE and not self.force:
-            self.reporter.cell_ended(cell.label, "reused")
+            self._told.cell_ended(cell.label, "reused", _other_versions(kept, manifest))
             return Ended(manifest.id, cell.label, "reused")
         start = 0
         if self.resume and cell.reset in RESTARTABLE and kept is not None and kept.status == "running":
             start = one.stream.border(self.store.rows_done(manifest.id))
-        self.reporter.cell_started(cell.label, start, len(one.stream))
+        self._told.cell_started(cell.label, start, len(one.stream))
         before = replace(kept.outcome, init_ms=None) if start and kept is not None else Outcome()
         manifest = replace(manifest, started=_now(), outcome=before)
         if problem is not None:
-            return self._failed(self.store.begin(manifest, resume=False), manifest, problem)
+            return self._failed(one, self.store.begin(manifest, resume=False), manifest, problem)
         return self._compute(one, manifest, start)
 
     def _resolve(self, cell: Cell) -> tuple[Resolved, BaseException | None]:
         """Return a cell with its objects, and why its method says nothing of itself if it fails to."""
         method, source = self.objects.method(cell), self.objects.model(cell)
         stream, split = self.objects.stream(cell, source), self.objects.split(cell)
-        info, problem = _describe(method, source)
+        info, problem = _describe(method, source, self.objects.watch(source))
+        self._warn_of_single_images(cell, method, source, info)
         return Resolved(cell, method, self.objects.dataset(cell), source, stream, split, info), problem
 
+    def _warn_of_single_images(
+        self, cell: Cell, method: Method, source: SourceModel, info: MethodInfo
+    ) -> None:
+        """Say once per method and model that a batch of one image has no statistics to adapt BatchNorm layers to."""
+        where = cell.method, cell.variant, cell.model
+        layers = {layer.name for layer in source.layers if layer.kind == "batch"}
+        touched = any(name.rpartition(".")[0] in layers for name in info.adapted_tensors)
+        single = cell.batch_size == 1 and cell.reset != "image"
+        touched = touched or "batchnorm" in method.card.needs
+        if single and touched and not is_baseline(method) and where not in self._warned:
+            self._warned.add(where)
+            way_out = method.one_image or "take more images per step with batch_size=N"
+            warnings.warn(
+                f"{cell.method} adapts the BatchNorm layers of {cell.model} at batch_size=1, and the statistics of one "
+                f"image say little of its domain; {way_out}",
+                Caution,
+                stacklevel=2,
+            )
+
     def _compute(self, one: Resolved, manifest: Manifest, start: int) -> Ended:
-        writer = self.store.begin(manifest, resume=start > 0)
+        writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
+        with warnings_heard() as heard:
+            try:
+                outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
+            except KeyboardInterrupt:
+                writer.close()
+                raise
+            except ANYTHING as error:  # the store's own errors end the run
+                if kept.failure is error:
+                    raise
+                return self._failed(one, writer, replace(manifest, warnings=tuple(heard)), error)
+        status: Status = "complete" if outcome.finite else "collapsed"
+        ended = replace(manifest, outcome=outcome, status=status, warnings=tuple(heard))
+        return self._end(writer, ended)
+
+    def _outcome(
+        self, one: Resolved, manifest: Manifest, writer: RowWriter, kept: Kept, start: int
+    ) -> Outcome:
+        """Run the steps of a cell."""
 
         def noted(outcome: Outcome) -> None:
             if one.cell.reset in RESTARTABLE:
-                self.store.note(replace(manifest, outcome=outcome))
+                kept.call(self.store.note, replace(manifest, outcome=outcome))
 
-        try:
-            split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
-            job = CellJob(
-                method=one.method,
-                source=one.source,
-                stream=one.stream,
-                reset=one.cell.reset,
-                seed=one.cell.seed,
-                task=_task(one, split),
-                split=split,
-                scores=None if is_baseline(one.method) else self._scores(one, manifest),
-                probe_memory=self.probe_memory,
-                scored=self.scored,
-            )
-            runner = CellRunner(job, writer, self.reporter.advanced, noted, manifest.outcome)
-            outcome = runner.run(start)
-        except StoreError:
-            raise
-        except KeyboardInterrupt:
-            writer.close()
-            raise
-        except FAILURES as error:
-            return self._failed(writer, manifest, error)
-        status: Status = "complete" if outcome.finite else "collapsed"
-        return self._end(writer, replace(manifest, outcome=outcome, status=status))
+        split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
+        watch = self.objects.watch(one.source)
+        task = _task(one, split)
+        job = CellJob(
+            method=one.method,
+            source=one.source,
+            stream=one.stream,
+            reset=one.cell.reset,
+            seed=one.cell.seed,
+            task=task,
+            split=split,
+            scores=None if is_baseline(one.method) else self._scores(one, manifest, kept),
+            probe_memory=self.probe_memory,
+            views=one.cell.views,
+            scored=self.scored,
+            watch=watch,
+            initial_key=None if split is None else initial_key(manifest, task.stream_length),
+        )
+        outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
+        watch.check_bytes(type(one.method).__name__)
+        return outcome
 
-    def _failed(self, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
-        text = "".join(traceback.format_exception(error))
+    def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
+        if not self.objects.watch(one.source).sound:
+            self.objects.forget(one.source)
+        text = told_traceback(error)
         return self._end(writer, replace(manifest, status="failed", error=text), brief(error))
 
     def _end(self, writer: RowWriter, manifest: Manifest, detail: str = "") -> Ended:
         outcome = replace(manifest.outcome, peak_rss_mib=peak_rss_mib())
         self.store.finish(writer, replace(manifest, finished=_now(), outcome=outcome))
-        self.reporter.cell_ended(manifest.cell.label, manifest.status, detail)
+        self._told.cell_ended(manifest.cell.label, manifest.status, detail)
         return Ended(manifest.id, manifest.cell.label, manifest.status)
 
-    def _scores(self, one: Resolved, manifest: Manifest) -> SourceScores:
+    def _scores(self, one: Resolved, manifest: Manifest, kept: Kept) -> SourceScores:
         """Return what the source model alone says of the stream, computed once per model, shift and order."""
         each = []
         for part in one.stream.parts:
             alone = Stream([part], SCORES_BATCH, one.stream.preprocess)
             key = scores_key(one, manifest.protocol, part, alone.order_hash())
-            scores = self.store.scores(key)
+            scores = kept.call(self.store.scores, key)
             if scores is None or len(scores.prediction) != len(alone):
                 scores = _predict(one.source, alone)
-                self.store.put_scores(key, scores)
+                kept.call(self.store.put_scores, key, scores)
             each.append(scores)
         return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
 
 
-def _describe(method: Method, source: SourceModel) -> tuple[MethodInfo, BaseException | None]:
+def _describe(method: Method, source: SourceModel, watch: Watch) -> tuple[MethodInfo, BaseException | None]:
     """Return what a method says of itself, or nothing and why."""
     try:
-        return describe_method(method, source), None
-    except FAILURES as error:
+        with settings_kept():
+            info = describe_method(method, source)
+        watch.check(type(method).__name__)
+        return info, None
+    except KeyboardInterrupt:
+        raise
+    except ANYTHING as error:  # whatever a method raises fails its own cell
         return MethodInfo(), error
+
+
+def _other_versions(kept: Manifest, now: Manifest) -> str:
+    """Return which libraries a kept cell was computed with, where they were others; empty where they are the same."""
+    other = [
+        f"{name} {kept.versions.get(name, 'none')} (now {now.versions.get(name, 'none')})"
+        for name in COMPARED
+        if kept.versions.get(name) != now.versions.get(name)
+    ]
+    return f"with {', '.join(other)}; use force to compute it again" if other else ""
 
 
 def _task(one: Resolved, split: SplitBatches | None) -> Task:

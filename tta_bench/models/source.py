@@ -177,6 +177,10 @@ class SourceModel:
         The text tower is among them, and prompts are not: they are a fact of their own. Nor are the prototypes, which
         are computed: they differ in their last bits between processors, and a model would get another name on each.
         """
+        return self.hash_weights()
+
+    def hash_weights(self) -> str:
+        """Return `weights_sha256` as the tensors are now."""
         digest = hashlib.sha256()
         tensors = {**self.params, **self.buffers}
         if self.text is not None:

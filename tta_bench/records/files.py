@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
@@ -14,9 +15,8 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from tta_bench.errors import StoreError
-
-TEMPORARY = ".tmp-"
-"""Prefix of files that are being written; whatever carries it after a crash is ignored."""
+from tta_bench.records.process import TEMPORARY, abandoned, temporary_name
+from tta_bench.spec.texts import masked
 
 
 class Files:
@@ -30,9 +30,11 @@ class Files:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.url = os.fspath(url)
+        given = os.fspath(url)
+        self.url = masked(given)
+        """For messages: without its password."""
         try:
-            self._fs, root = url_to_fs(self.url)
+            self._fs, root = url_to_fs(given)
         except (ValueError, ImportError) as error:
             raise StoreError(
                 f"the run folder should be a path or a URL that fsspec can open, got {self.url!r} ({error}); "
@@ -76,7 +78,7 @@ class Files:
         """
         try:
             return bytes(self._fs.cat_file(self._full(name)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreError(
@@ -84,6 +86,30 @@ class Files:
                 "run folder with output=",
                 options=("output",),
             ) from error
+
+    def sha256(self, name: str) -> str | None:
+        """Return the SHA-256 of a file, or None if there is no such file.
+
+        Raises:
+            StoreError: If it cannot be read.
+        """
+        found = hashlib.sha256()
+        try:
+            with self._fs.open(self._full(name), "rb") as handle:
+                while block := handle.read(2**20):
+                    found.update(block)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.path(name)} should be a readable file and is not ({error})") from error
+        return found.hexdigest()
+
+    def remove_abandoned(self, folder: str) -> None:
+        """Remove what processes of this host that have ended left half written in a folder."""
+        for name in self.unfinished(folder):
+            if abandoned(name):
+                with suppress(OSError):  # it does no harm
+                    self._fs.rm_file(self._full(f"{folder}/{name}" if folder else name))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under a temporary name and rename it.
@@ -120,11 +146,12 @@ class Files:
     def _write(self, name: str, fill: Callable[[IO[bytes]], object]) -> None:
         folder, _, last = name.rpartition("/")
         full = self._full(folder)
-        temporary = f"{full.rstrip('/')}/{TEMPORARY}{uuid.uuid4().hex}-{last}"
+        temporary = f"{full.rstrip('/')}/{temporary_name(last)}"
         try:
             self._fs.makedirs(full, exist_ok=True)
             with self._fs.open(temporary, "wb") as handle:
                 fill(handle)
+                _make_durable(handle)
             self._fs.mv(temporary, self._full(name))
         except OSError as error:
             with suppress(OSError):
@@ -139,7 +166,7 @@ class Files:
         )
 
     def rename(self, name: str, new_name: str) -> None:
-        """Rename a file, replacing what had the new name.
+        """Rename a file or a folder, replacing a file that had the new name.
 
         Raises:
             StoreError: If it cannot be renamed.
@@ -167,3 +194,27 @@ class Files:
         full = self._full(name)
         if self._fs.exists(full):
             self._fs.rm(full, recursive=True)
+
+
+def _make_durable(handle: IO[bytes]) -> None:
+    """Let the disk have a file before it gets its name, so that a power cut leaves no name without its bytes."""
+    handle.flush()
+    try:
+        number = handle.fileno()
+    except (AttributeError, OSError, io.UnsupportedOperation):  # not a file of this machine
+        return
+    os.fsync(number)
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file of results anywhere; a reader sees the old one or the new one, never half of it.
+
+    Args:
+        path: A plain path or any URL that fsspec knows.
+        content: Its bytes.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    folder, slash, name = path.rpartition("/")
+    Files(folder or slash or ".").write(name, content)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from tta_bench.records.health import sound_manifests
 from tta_bench.records.store import Store
 
 FACTS = ("method", "model", "dataset")
@@ -31,7 +32,7 @@ def read_frame(
     """
     store = Store(folder).open(create=False)
     frames = []
-    for manifest in store.manifests():
+    for manifest in sound_manifests(store):
         if manifest.status != "complete" or (cells is not None and manifest.id not in cells):
             continue
         frame = store.read(manifest.id, columns).to_pandas()

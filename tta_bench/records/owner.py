@@ -8,10 +8,10 @@ import os
 import socket
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 
 from tta_bench.errors import StoreError
 from tta_bench.records.files import Files
+from tta_bench.records.process import born, runs
 
 OWNER = "owner.json"
 
@@ -36,7 +36,7 @@ class Owner:
         facts = {
             "token": self._token,
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": born(os.getpid()),
             "host": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -71,7 +71,7 @@ def refuse_other(files: Files, cell: str) -> None:
     pid = other.get("pid")
     if other.get("host") != socket.gethostname() or not isinstance(pid, int) or pid == os.getpid():
         return
-    if _runs(pid) and _born(pid) == other.get("born"):
+    if runs(pid) and born(pid) == other.get("born"):
         raise StoreError(
             f"cell {cell} in {files.url} is being written by process {pid} since {other.get('time')}; wait until it "
             "ends, or choose another run folder with output=",
@@ -89,23 +89,3 @@ def _read(files: Files, cell: str) -> dict[str, object]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _runs(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere the signal 0 is no question
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _born(pid: int) -> str:
-    """Return when a process began, in ticks of the kernel, so that a process number used again is noticed."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -24,11 +24,13 @@ class Part(NamedTuple):
     Attributes:
         name: Name below the store.
         rows: Rows in it.
+        first_position: Stream position of its first row.
         last_position: Stream position of its last row.
     """
 
     name: str
     rows: int
+    first_position: int
     last_position: int
 
 
@@ -45,8 +47,8 @@ def part_names(files: Files, cell: str) -> list[str]:
     return [f"cells/{cell}/{name}" for _, name in sorted(found)]
 
 
-def inspect(files: Files, name: str) -> Part | None:
-    """Read a whole part with its checksums; None if it is absent, torn, foreign or out of order."""
+def inspect(files: Files, cell: str, name: str) -> Part | None:
+    """Read a whole part with its checksums; None if it is absent, torn, of another cell or has gaps."""
     try:
         table = files.read_table(name, verify=True)
     except (OSError, ValueError):  # a torn part is expected after a crash: it is computed again
@@ -54,18 +56,20 @@ def inspect(files: Files, name: str) -> Part | None:
     if not table.schema.equals(RECORD_SCHEMA) or not table.num_rows:
         return None
     positions = table.column("position").to_numpy()
-    if (np.diff(positions) <= 0).any():
+    if (np.diff(positions) != 1).any() or table.column("cell").unique().to_pylist() != [cell]:
         return None
-    return Part(name, table.num_rows, int(positions[-1]))
+    return Part(name, table.num_rows, int(positions[0]), int(positions[-1]))
 
 
 def intact_parts(files: Files, cell: str) -> list[Part]:
     """Return the contiguous intact parts from the first on; the joined file counts as one part."""
-    joined = inspect(files, f"cells/{cell}/{RECORDS}")
-    if joined:
+    joined = inspect(files, cell, f"cells/{cell}/{RECORDS}")
+    if joined and joined.first_position == 0:
         return [joined]
     parts: list[Part] = []
-    while part := inspect(files, part_name(cell, len(parts))):
+    while part := inspect(files, cell, part_name(cell, len(parts))):
+        if part.first_position != sum(one.rows for one in parts):
+            break
         parts.append(part)
     return parts
 
@@ -92,11 +96,10 @@ def join(files: Files, cell: str, count: int) -> pa.Table:
         StoreError: If one of them is gone or damaged.
     """
     try:
-        tables = [files.read_table(part_name(cell, index)) for index in range(count)]
+        tables = [files.read_table(part_name(cell, index), verify=True) for index in range(count)]
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run it again "
-            "with force=True, and one process at a time",
-            options=("force",),
+            f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run the same "
+            "command again, and one process at a time"
         ) from error
     return pa.concat_tables(tables).unify_dictionaries() if tables else RECORD_SCHEMA.empty_table()

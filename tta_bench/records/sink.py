@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.errors import BadInputError
+from tta_bench.records.health import usable
 from tta_bench.records.store import FLUSH_SECONDS, Store
 from tta_bench.records.writer import CellWriter
 from tta_bench.spec import Manifest
@@ -39,8 +40,8 @@ class Sink:
         return self._store.writer(manifest.id, resume=resume, flush_seconds=self._flush_seconds)
 
     def manifest(self, cell: str) -> Manifest | None:
-        """Return the last manifest of a cell, None if it was never begun."""
-        return self._store.manifest(cell)
+        """Return the last manifest of a cell, None if it was never begun or is damaged and thus set aside."""
+        return usable(self._store, cell)
 
     def note(self, manifest: Manifest) -> None:
         """Keep what is known of a cell under way, at once."""

@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from tta_bench.errors import StoreError
-from tta_bench.records.files import TEMPORARY, Files
+from tta_bench.errors import DamagedError, StoreError
+from tta_bench.records.files import Files
 from tta_bench.records.owner import OWNER, refuse_other
-from tta_bench.records.parts import RECORDS, intact_parts
+from tta_bench.records.parts import RECORDS, intact_parts, part_names
+from tta_bench.records.process import TEMPORARY
 from tta_bench.records.schema import RECORD_SCHEMA
 from tta_bench.records.writer import CellWriter
 from tta_bench.spec.manifest import (
@@ -37,6 +38,7 @@ from tta_bench.spec.manifest import (
 
 MARKER = "tta-bench.json"
 MANIFEST = "manifest.json"
+DAMAGED = ".damaged"
 PROBE = f"{TEMPORARY}probe"
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
@@ -58,7 +60,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """Return the URL as it was given."""
+        """Return the URL as it was given, but for its password."""
         return self._files.url
 
     def open(self, create: bool) -> Store:
@@ -71,7 +73,7 @@ class Store:
             StoreError: If the folder is missing, foreign, of another schema, or cannot be written.
         """
         try:
-            marked = self._check_marker()
+            marked = self._check_marker(create)
         except OSError as error:
             raise StoreError(
                 f"the run folder {self.url} should be readable and is not ({error}); choose another path"
@@ -81,13 +83,15 @@ class Store:
             name = PROBE if marked else MARKER  # a probe: an old folder may be read-only by now
             self._files.write(name, (json.dumps(content) + "\n").encode())
             self._files.remove(PROBE)
+            for folder in ("", "scores", *(_folder(cell) for cell in self.cells())):
+                self._files.remove_abandoned(folder)
         elif not marked:
             raise StoreError(
                 f"there is no run folder at {self.url}; check the path, or make one with tta-bench run"
             )
         return self
 
-    def _check_marker(self) -> bool:
+    def _check_marker(self, create: bool) -> bool:
         if self._files.is_file():
             raise StoreError(
                 f"the run folder {self.url} should be a folder and is a file; choose another path"
@@ -95,7 +99,12 @@ class Store:
         marker = self._files.read(MARKER)
         if marker is not None:
             path = self._files.path(MARKER)
-            check_version(parse_json_object(marker, path).get("schema_version"), path)
+            try:
+                check_version(parse_json_object(marker, path).get("schema_version"), path)
+            except DamagedError as error:
+                if create and "cells" in self._files.names():
+                    return False  # it tells nothing but the schema, which every manifest does too
+                raise DamagedError(f"{path} is damaged; the command tta-bench run writes it again") from error
             return True
         names = self._files.names()
         if names:
@@ -121,8 +130,44 @@ class Store:
         Raises:
             StoreError: If one is damaged, foreign or of another schema.
         """
-        found = (self.manifest(cell) for cell in self._files.names("cells") if _NAME.fullmatch(cell))
+        found = (self.manifest(cell) for cell in self.cells())
         return [manifest for manifest in found if manifest is not None]
+
+    def cells(self) -> list[str]:
+        """Return the ids of all cells, sorted; what was set aside is none, nor is a file that someone put there.
+
+        Raises:
+            StoreError: If there is a file in the place of their folder.
+        """
+        if self._files.is_file("cells"):
+            raise StoreError(
+                f"{self._files.path('cells')} should be a folder and is a file; move it away, or choose another run "
+                "folder with output=",
+                options=("output",),
+            )
+        names = self._files.names("cells")
+        return [name for name in names if _NAME.fullmatch(name) and DAMAGED not in name]
+
+    def has_records(self, cell: str) -> bool:
+        """Return whether anything was recorded of a cell, intact or not."""
+        return self._files.is_file(f"{_folder(cell)}/{RECORDS}") or bool(part_names(self._files, cell))
+
+    def records_sha256(self, cell: str) -> str | None:
+        """Return the hash of the records of a finished cell, None where they are missing."""
+        return self._files.sha256(f"{_folder(cell)}/{RECORDS}")
+
+    def set_aside(self, cell: str) -> str:
+        """Rename the folder of a damaged cell, and return its new path.
+
+        Raises:
+            StoreError: If it cannot be renamed.
+        """
+        taken, name, count = set(self._files.names("cells")), f"{_folder(cell)}{DAMAGED}", 1
+        while name.rpartition("/")[2] in taken:
+            count += 1
+            name = f"{_folder(cell)}{DAMAGED}-{count}"
+        self._files.rename(_folder(cell), name)
+        return self._files.path(name)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest of a cell; a reader sees the old one or the new one, never half of it."""
@@ -189,12 +234,10 @@ class Store:
                 f"cell {cell} in {self.url} has no records yet; run it with resume=True", options=("resume",)
             )
         try:
-            tables = [self._files.read_table(name, wanted).select(wanted) for name in names]
+            tables = [self._files.read_table(name, wanted, verify=True).select(wanted) for name in names]
         except (OSError, ValueError, KeyError) as error:
-            raise StoreError(
-                f"the records of cell {cell} in {self.url} are damaged ({error}); "
-                "run the cell again with force=True",
-                options=("force",),
+            raise DamagedError(
+                f"the records of cell {cell} in {self.url} are damaged ({error}); run the same command again"
             ) from error
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
 

@@ -125,11 +125,11 @@ class CellWriter:
         if not np.array_equal(table.column("position").to_numpy(), np.arange(self.rows)):
             raise StoreError(
                 f"the records of cell {self._cell} in {self._files.url} should be one for each of {self.rows} "
-                f"positions, got {table.num_rows} records; run it again with force=True, and one process at a "
-                "time",
-                options=("force",),
+                f"positions, got {table.num_rows} records; run the same command again, and one process at a "
+                "time"
             )
         self._files.write_table(f"cells/{self._cell}/{RECORDS}", table)
+        final = replace(final, records_sha256=self._files.sha256(f"cells/{self._cell}/{RECORDS}") or "")
         self._write_manifest(final)
         for index in reversed(range(self._part)):
             self._files.remove(part_name(self._cell, index))

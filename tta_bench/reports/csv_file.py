@@ -13,8 +13,10 @@ from typing import Any
 
 import fsspec
 
-from tta_bench.errors import BadInputError
+from tta_bench.errors import BadInputError, StoreError
+from tta_bench.records.files import write_whole
 from tta_bench.reports.columns import COLUMNS, KINDS, NAMES, VERSION, Column, Row, ascending, names_of
+from tta_bench.spec.texts import from_spreadsheet, spreadsheet_text
 
 Value = str | int | float | bool | None
 
@@ -34,12 +36,13 @@ def write_csv(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     writer.writerow(NAMES)
     writer.writerows([_written(column, getattr(row, column.name)) for column in COLUMNS] for row in rows)
     try:
-        with fsspec.open(os.fspath(path), "wb") as handle:
-            handle.write(
-                text.getvalue().encode("utf-8", "backslashreplace")
-            )  # names of files may be any bytes
-    except OSError as error:
-        raise BadInputError(f"{path} should be writable and is not ({error}); choose another file") from error
+        # names of files may be any bytes
+        write_whole(os.fspath(path), text.getvalue().encode("utf-8", "backslashreplace"))
+    except StoreError as error:
+        reason = error.__cause__ or error
+        raise BadInputError(
+            f"{path} should be writable and is not ({reason}); choose another file"
+        ) from error
 
 
 def _written(column: Column, value: Value) -> str:
@@ -48,7 +51,7 @@ def _written(column: Column, value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if column.digits is None:
-        return str(value)
+        return spreadsheet_text(value) if isinstance(value, str) else str(value)
     text = f"{value:.{column.digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
@@ -122,7 +125,7 @@ def _parse(path: object, number: int, names: Sequence[str], line: Sequence[str])
 
 def _value(path: object, number: int, column: Column, text: str) -> Value:
     if column.kind == "text":
-        return text
+        return from_spreadsheet(text)
     if column.kind == "flag":
         if text not in ("true", "false"):
             raise _wrong(path, number, column.name, "true or false", text)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tta_bench.errors import BadInputError, StoreError
+from tta_bench.records.health import sound_manifests
 from tta_bench.records.schema import CLOCK_COLUMNS
 from tta_bench.records.store import Store
 from tta_bench.spec import Cell, Manifest, Protocol
@@ -112,12 +113,14 @@ def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> 
         BadInputError: If a wanted cell is in no folder.
     """
     found: dict[str, list[StoredCell]] = {}
+    known: set[str] = set()
     for url in dict.fromkeys(folders):
         store = Store(url).open(create=False)
-        for manifest in store.manifests():
+        known.update(store.cells())
+        for manifest in sound_manifests(store):
             if cells is None or manifest.id in cells:
                 found.setdefault(manifest.id, []).append(StoredCell(store, manifest))
-    missing = sorted(set(cells or ()) - found.keys())
+    missing = sorted(set(cells or ()) - known)
     if missing:
         raise BadInputError(f"cell {missing[0]} should be in {', '.join(folders)} and is not; check its id")
     return [_one_of(copies) for _, copies in sorted(found.items())]

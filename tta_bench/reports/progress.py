@@ -11,13 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tta_bench.data.images.contents import told_of_reading
+from tta_bench.spec.texts import masked, visible
 
 QUIET_SECONDS = 10.0
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a sentence as it is: wrapped between words on a terminal, one line elsewhere."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    console.print(
+        visible(masked(text)), style=style, markup=False, highlight=False, soft_wrap=not console.is_terminal
+    )
 
 
 class ConsoleReporter:
@@ -76,11 +79,11 @@ class ConsoleReporter:
 
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Begin the bar of a cell."""
-        self._label, self._done, self._total, self._fresh = label, done, total, 0
+        self._label, self._done, self._total, self._fresh = masked(visible(label)), done, total, 0
         self._started = self._told = time.monotonic()
         if self._task is not None:
             self._progress.remove_task(self._task)
-        text = f"[{self._ended + 1}/{self._cells}] {label}"
+        text = f"[{self._ended + 1}/{self._cells}] {self._label}"
         self._task = self._progress.add_task(text, total=total, completed=done, speed="")
 
     def advanced(self, images: int) -> None:
@@ -101,13 +104,16 @@ class ConsoleReporter:
     def cell_ended(self, label: str, status: str, detail: str = "") -> None:
         """Close a cell with a line that stays."""
         self._ended += 1
-        self._label = label
-        if status == "reused":
+        self._label = masked(visible(label))
+        if status == "reused" and not detail:
             if not self._console.is_terminal or self._ended == self._cells:
                 self._say(self._ended, "already computed")
             return
         seconds = time.monotonic() - self._started
         speed = f"{self._fresh} images in {seconds:.1f} s, {self._fresh / max(seconds, 1e-9):.0f} images/s"
+        if status == "reused":
+            self._say(self._ended, f"already computed, {detail}")
+            return
         text = f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
         self._say(self._ended, text)
 

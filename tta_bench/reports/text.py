@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
+from rich.text import Text
+
+from tta_bench.spec.texts import visible
 
 PLAIN_WIDTH = 120
 """Columns of the output when it is not a terminal."""
@@ -28,6 +31,14 @@ def signs(console: Console) -> Signs:
     return Signs("+/-", "-") if console.options.ascii_only else Signs("±", "–")
 
 
+class PlainConsole(Console):
+    """A console on which control characters of names and paths are shown and not obeyed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as text, its control characters escaped."""
+        return super().render_str(visible(text), **options)
+
+
 def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -> Console:
     """Return a console for tables: as wide as the terminal, or plain text of a fixed width if it is none.
 
@@ -40,8 +51,8 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
     """
     target = sys.stdout if file is None else file
     if target.isatty():
-        return Console(file=file, highlight=False, emoji=False, markup=False)
-    return Console(
+        return PlainConsole(file=file, highlight=False, emoji=False, markup=False)
+    return PlainConsole(
         file=file,
         width=plain_width,
         no_color=True,

@@ -12,6 +12,7 @@ from tta_bench.spec.digest import digest
 from tta_bench.spec.plain import to_plain
 from tta_bench.spec.protocol import Protocol
 from tta_bench.spec.request import SuiteUse
+from tta_bench.spec.texts import masked
 
 ID_LENGTH = 20
 
@@ -69,10 +70,13 @@ class Cell:
         chosen: How the hyper-parameters were chosen.
         preset: Name of the preset; empty: none.
         prompts: Name of the prompt templates; empty: the default. The sentences are in the protocol.
+        views: Recipe by which views are made; it is in the protocol where there are views.
         data_options: Options of the readers; what they change is in the hash of the data.
         variant: The hyper-parameters that differ from the method's defaults, as text.
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
+        plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
+            ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
             ``dataset``; such a cell runs nowhere else.
     """
@@ -94,8 +98,10 @@ class Cell:
     pretrained: bool = True
     chosen: str = "published"
     preset: str = ""
+    plugin_code: Mapping[str, str] = field(default_factory=dict)
     in_process: Mapping[str, str] = field(default_factory=dict)
     prompts: str = _label("")
+    views: str = _label("device")
     data_options: Mapping[str, Any] = field(default_factory=dict, metadata={"label": True})
     variant: str = _label("")
     plugin: PluginFile | None = _label(None)
@@ -119,7 +125,16 @@ class Cell:
 
     def id(self, protocol: Protocol) -> str:
         """Return the content-addressed id: the hash of the cell and of what its names turned out to hold."""
-        return digest([self.identity(), to_plain(protocol)], ID_LENGTH)
+        return digest(_without_secrets([self.identity(), to_plain(protocol)]), ID_LENGTH)
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return plain values whose texts are as a manifest holds them."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {key: _without_secrets(one) for key, one in value.items()}
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value
 
 
 def _parse_shift(dataset: str, text: str) -> Shift:

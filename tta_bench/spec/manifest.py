@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tta_bench.errors import StoreError
+from tta_bench.errors import DamagedError, StoreError
 from tta_bench.spec.cell import Cell
 from tta_bench.spec.plain import NotPlainError, from_plain, to_plain
 from tta_bench.spec.protocol import Protocol
+from tta_bench.spec.texts import masked
 
 SCHEMA_VERSION = 2
 """Version of records and manifests together; raised whenever a column or a fact changes its meaning."""
@@ -101,7 +102,8 @@ class Outcome:
     """What a cell left besides its rows; all but ``init_ms`` is noted before the rows that it follows from.
 
     Attributes:
-        init_ms: Milliseconds spent in the method's ``init``.
+        init_ms: Milliseconds spent in the method's ``init``, also where its result was reused.
+        init_reused: Whether the initial state was read from the cache.
         finite: Whether all scores so far are finite.
         absolute_peak_mib: Most memory on the device, where it is measured.
         images_at_once: Images adapted at once, where each is an episode of its own.
@@ -109,6 +111,7 @@ class Outcome:
     """
 
     init_ms: float | None = None
+    init_reused: bool = False
     finite: bool = True
     absolute_peak_mib: float | None = None
     images_at_once: int | None = None
@@ -134,6 +137,8 @@ class Manifest:
         started: ISO 8601 time in UTC.
         finished: ISO 8601 time in UTC; None while running.
         error: Traceback of a failed cell.
+        warnings: What libraries and plug-ins warned of while the cell ran, each once.
+        records_sha256: Of the bytes of ``records.parquet``; empty until there is one.
         protocol_hash: Hash of the protocol card.
         schema_version: Version of this manifest and of the records beside it.
     """
@@ -152,12 +157,14 @@ class Manifest:
     started: str = ""
     finished: str | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
+    records_sha256: str = ""
     protocol_hash: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:
-        """Return the manifest as indented JSON with a final newline."""
-        return (json.dumps(to_plain(self), indent=2, sort_keys=True) + "\n").encode()
+        """Return the manifest as indented JSON with a final newline; passwords in URLs are masked."""
+        return (masked(json.dumps(to_plain(self), indent=2, sort_keys=True)) + "\n").encode()
 
 
 def parse_manifest(text: bytes, path: str) -> Manifest:
@@ -168,15 +175,16 @@ def parse_manifest(text: bytes, path: str) -> Manifest:
         path: Where it was read, for the error message.
 
     Raises:
-        StoreError: If it is not JSON, not a manifest, or of another schema version.
+        DamagedError: If it is not JSON or not a manifest.
+        StoreError: If it is of another schema version.
     """
     data = parse_json_object(text, path)
     check_version(data.get("schema_version"), path)
     try:
         return from_plain(Manifest, data)
     except NotPlainError as error:
-        raise StoreError(
-            f"{path} is not a manifest of tta-bench: {error}; remove that cell folder and run the cell again"
+        raise DamagedError(
+            f"{path} is not a manifest of tta-bench: {error}; run the same command again"
         ) from error
 
 
@@ -184,18 +192,17 @@ def parse_json_object(text: bytes, path: str) -> dict[str, Any]:
     """Return the JSON object in a file of the store.
 
     Raises:
-        StoreError: If the bytes are not JSON or not an object.
+        DamagedError: If the bytes are not JSON or not an object.
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise StoreError(
-            f"{path} should hold JSON and is damaged ({error}); remove it and run the cell again"
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} should hold JSON and is damaged ({error}); run the same command again"
         ) from error
     if not isinstance(data, dict):
-        raise StoreError(
-            f"{path} should hold a JSON object, not a {type(data).__name__}; it is not from tta-bench, "
-            "so choose another run folder"
+        raise DamagedError(
+            f"{path} should hold a JSON object, not a {type(data).__name__}; run the same command again"
         )
     return data
 

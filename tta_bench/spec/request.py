@@ -18,6 +18,7 @@ SCENARIOS = ("iid", "sequence")
 PRECISIONS = ("float32", "float64", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 BAD_IMAGE = ("stop", "skip")
+VIEWS = ("device", "reference")
 CHOSEN = ("published", "held-out", "tuned-on-test")
 ELASTIC = ("original", "imagecorruptions")
 DATA_OPTIONS = ("bad_image", "allow_incomplete", "emulate_distributed", "elastic", "frost_dir")
@@ -94,6 +95,11 @@ class Request:
     )
     prompts: str = option(
         "", "Prompt templates by name or text file, for all CLIP-like models; see list prompts."
+    )
+    views: str = option(
+        "device",
+        "device or reference: the fastest way to make views, or Pillow's as published.",
+        choices=VIEWS,
     )
     bad_image: str = option(
         "stop", "stop or skip: what an unreadable image does.", flag="--on-bad-image", choices=BAD_IMAGE

@@ -8,7 +8,6 @@ pure function of images and numbers, so the views of an image depend neither on 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from tta_bench.data.images.views_cpu import empty, fill_crops, fill_mixed
 from tta_bench.data.images.views_reference import reference_views
 from tta_bench.errors import UnknownNameError
 
-Recipe = Literal["device", "reference"]
 VERSION = 2
 """Raised whenever the views of an image change, so that records of other views are not taken for the same."""
 AREA = (0.08, 1.0)
@@ -48,7 +46,7 @@ def view_numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count - 1, KINDS[kind][0], generator=generator)
 
 
-def make_views(images: Tensor, numbers: Tensor, kind: str, *, recipe: Recipe = "device") -> Tensor:
+def make_views(images: Tensor, numbers: Tensor, kind: str, *, recipe: str = "device") -> Tensor:
     """Return the views (N, V, C, H, W) of images, view 0 being the image itself.
 
     Args:

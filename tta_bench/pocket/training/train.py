@@ -32,7 +32,16 @@ RECIPES: dict[str, Recipe] = {
     "pocket-bn": Recipe(steps=4000, lr=6e-3, weight_decay=5e-4, contrast=0.1, brightness=0.0),
     "pocket-gn": Recipe(steps=4000, lr=6e-3, weight_decay=5e-4),
     "pocket-clip": Recipe(steps=3000, lr=2e-3, weight_decay=0.05),
-    "pocket-vit-clip": Recipe(steps=3000, lr=1.5e-3, weight_decay=0.05, warmup=100),
+    "pocket-vit-clip": Recipe(
+        steps=3000,
+        lr=1.5e-3,
+        weight_decay=0.05,
+        warmup=100,
+        grey=0.0,
+        negative=0.0,
+        contrast=0.0,
+        brightness=0.0,
+    ),
 }
 _log = logging.getLogger(__name__)
 
