@@ -8,18 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State
 from tta_bench.optim import Optimizer, Tensors, gradient
 
+from ._both_towers import class_terms, norms_of_both, parted
 from ._descent import Descending
 from ._texts import text_side
 from ._visual_norms import NEEDS, Descent, encoded
-
-TEXT = "text."
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,11 @@ class BatClip(Descending):
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return the affine tensors of the norm layers of both towers; those of the texts start with ``text.``."""
-        texts = {TEXT + name: p for name, p in text_side(source).normalisation().items()}
-        return {**source.normalisation(), **texts}
+        return norms_of_both(source)
 
     def look(self, source: SourceModel, params: Tensors, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return raw features (N, D), class features (K, D) and logits (N, K) under adapted tensors."""
-        texts = {name.removeprefix(TEXT): p for name, p in params.items() if name.startswith(TEXT)}
-        visual = {name: p for name, p in params.items() if not name.startswith(TEXT)}
+        visual, texts = parted(params)
         features, classes = encoded(source, images, visual), text_side(source).prototypes_with(texts)
         return features, classes, text_side(source).logits(features, classes)
 
@@ -91,7 +87,7 @@ class BatClip(Descending):
 
         def loss(params: Tensors) -> tuple[Tensor, Tensor]:
             features, classes, logits = self.look(source, params, images)
-            near, apart = _class_terms(features, classes, logits)
+            near, apart = class_terms(features, classes, logits)
             return entropy(logits).mean() - near - apart, logits
 
         for _ in range(self.steps):
@@ -105,18 +101,3 @@ class BatClip(Descending):
         assert inputs.images is not None
         done, logits = self.tune(source, state, inputs.images)
         return Adapted(done.state, logits)
-
-
-def _class_terms(features: Tensor, classes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how near the means of the predicted classes are to their texts, and how far from each other."""
-    rows = torch.arange(len(classes), device=logits.device)
-    belongs = (logits.argmax(-1)[:, None] == rows).to(features.dtype)
-    count = belongs.sum(0)
-    there = (count > 0).to(features.dtype)
-    means = belongs.T @ features / count.clamp(min=1)[:, None]
-    near = ((means * classes).sum(-1) * there).sum() / there.sum()
-    safe = torch.where(there[:, None] > 0, means, torch.ones_like(means))
-    unit = F.normalize(safe, dim=-1) * there[:, None]
-    cosines = unit @ unit.T
-    pairs = torch.outer(there, there) * (1 - torch.eye(len(there), dtype=there.dtype, device=there.device))
-    return near, (pairs * (1 - cosines)).sum()

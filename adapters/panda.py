@@ -17,6 +17,7 @@ from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 from tta_bench.optim import Optimizer, Tensors, gradient
 
+from ._both_towers import class_terms, norms_of_both, parted
 from ._descent import Descending
 from ._ranges import one_of, within
 from ._texts import text_side
@@ -24,12 +25,20 @@ from ._texts import text_side
 IMAGES_PER_COMPOSITE = 10
 
 
+class Seen(NamedTuple):
+    """What a pass gave: raw features (N, D), unit class texts (K, D), and shifted logits (N, K)."""
+
+    features: Tensor
+    text: Tensor
+    logits: Tensor
+
+
 class Step(NamedTuple):
-    """What one update gave: state, loss before it, and logits (N, K) from before it."""
+    """What one update gave: the state, the loss before it, and what the pass before it saw."""
 
     state: State
     loss: Tensor
-    logits: Tensor
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,15 @@ class Panda(Descending):
     ``z_i = s (x_i.T - beta n.T)`` with n the mean unit feature of composites, one for every ten images of the batch:
     each is an image whose patches come from other images at random. The gradient goes through n too. ``tent`` minimises
     the mean entropy of z and predicts after the update with new composites; ``eta`` weighs the entropies of reliable
-    images by ``exp(margin - H)`` and predicts before it.
+    images by ``exp(margin - H)`` and predicts before it; ``bat`` takes the loss of BAT-CLIP, with z for its logits, and
+    predicts after the update with the texts and composites of before.
 
     Source: Deng et al., AAAI 2026, arXiv:2511.10481, section 4.
     Differs: a batch of one image, which has no others, is not shifted; the reference never ends there. The published
     text names no learning rate.
 
     Attributes:
-        base: ``"tent"`` or ``"eta"``.
+        base: ``"tent"``, ``"eta"`` or ``"bat"``.
         beta: Share of the composites' feature that is taken away.
         patch: Side of a patch, pixels; 0 for a seventh of the image, 32 of 224.
         margin: Entropy below which an image is reliable, as a share of ln K; for ``eta``.
@@ -55,7 +65,7 @@ class Panda(Descending):
 
     lr: float = 1e-3
     optimizer: Optimizer = "adam"
-    base: Literal["tent", "eta"] = "tent"
+    base: Literal["tent", "eta", "bat"] = "tent"
     beta: float = 0.2
     patch: int = 0
     margin: float = 0.4
@@ -81,13 +91,18 @@ class Panda(Descending):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tent": {"base": "tent", "beta": 0.2, "prompts": "single"},
         "eta": {"base": "eta", "beta": 0.2, "prompts": "single"},
+        "bat": {"base": "bat", "beta": 0.6, "optimizer": "adamw", "weight_decay": 0.01, "prompts": "single"},
     }
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
-        one_of(self, "base", "tent", "eta")
+        one_of(self, "base", "tent", "eta", "bat")
         within(self, 0, inf, "beta", "patch", "margin", "scale")
+
+    def tensors(self, source: SourceModel) -> Tensors:
+        """Return the affine tensors of the image tower's norm layers; those of the text tower too for ``bat``."""
+        return norms_of_both(source) if self.base == "bat" else super().tensors(source)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the norm layers' tensors, the optimiser's state and the class texts (K, D)."""
@@ -123,52 +138,61 @@ class Panda(Descending):
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after one update, and the logits."""
         assert inputs.images is not None
-        first = self.update(source, state, inputs.images, self._composites(source, inputs, 0))
+        negatives = self.composites(source, inputs, 0)
+        first = self.update(source, state, inputs.images, negatives)
         if self.base == "eta":
-            return Adapted(first.state, first.logits)
+            return Adapted(first.state, first.seen.logits)
         with torch.no_grad():
-            again = self._composites(source, inputs, 1)
-            logits = self._logits(source, first.state, first.state["params"], inputs.images, again)
-        return Adapted(first.state, logits)
+            if self.base == "tent":
+                negatives = self.composites(source, inputs, 1)
+            visual, _ = parted(first.state["params"])
+            again = self._looked(source, visual, first.seen.text, inputs.images, negatives)
+        return Adapted(first.state, again.logits)
 
     def update(self, source: SourceModel, state: State, images: Tensor, negatives: Tensor | None) -> Step:
         """Take a step on images (N, C, H, W) with composites (M, C, H, W); none where ``eta`` keeps no image."""
         margin = self.margin * math.log(source.num_classes)
 
-        def loss(params: Tensors) -> tuple[Tensor, Tensor]:
-            logits = self._logits(source, state, params, images, negatives)
-            each = entropy(logits)
-            if self.base == "tent":
-                return each.mean(), logits
-            weight = (margin - each.detach()).exp() * (each.detach() < margin)
-            return (weight * each).sum() / (weight > 0).sum().clamp(min=1), logits
+        def loss(params: Tensors) -> tuple[Tensor, Seen]:
+            visual, texts = parted(params)
+            text = text_side(source).prototypes_with(texts) if self.base == "bat" else state["text"]
+            seen = self._looked(source, visual, text, images, negatives)
+            each = entropy(seen.logits)
+            if self.base == "eta":
+                weight = (margin - each.detach()).exp() * (each.detach() < margin)
+                return (weight * each).sum() / (weight > 0).sum().clamp(min=1), seen
+            value = each.mean()
+            if self.base == "bat":
+                near, apart = class_terms(seen.features, text, seen.logits)
+                value = value - near - apart
+            return value, seen
 
-        grads, value, logits = gradient(loss, state["params"])
-        idle = self.base == "eta" and not bool((entropy(logits) < margin).any())
-        return Step(state if idle else self.moved(state, grads), value, logits)
+        grads, value, seen = gradient(loss, state["params"])
+        idle = self.base == "eta" and not bool((entropy(seen.logits) < margin).any())
+        return Step(state if idle else self.moved(state, grads), value, seen)
 
-    def _logits(
-        self, source: SourceModel, state: State, params: Tensors, images: Tensor, negatives: Tensor | None
-    ) -> Tensor:
-        """Return the shifted logits (N, K)."""
-        text, scale = state["text"], self.scale or text_side(source).scale
-        seen = images if negatives is None else torch.cat([images, negatives])
-        x = F.normalize(source.encode(seen, params), dim=-1)
+    def _looked(
+        self, source: SourceModel, visual: Tensors, text: Tensor, images: Tensor, negatives: Tensor | None
+    ) -> Seen:
+        """Return what a pass gives with tensors of the image tower and class texts (K, D)."""
+        scale = self.scale or text_side(source).scale
+        features = source.encode(images if negatives is None else torch.cat([images, negatives]), visual)
+        own, x = features[: len(images)], F.normalize(features, dim=-1)
         logits: Tensor = scale * x[: len(images)] @ text.T
         if negatives is not None:
             logits = logits - self.beta * scale * x[len(images) :].mean(0) @ text.T
-        return logits
+        return Seen(own, text, logits)
 
-    def _composites(self, source: SourceModel, inputs: Inputs, index: int) -> Tensor | None:
+    def composites(self, source: SourceModel, inputs: Inputs, index: int) -> Tensor | None:
         """Return the composites (M, C, H, W) of one set of draws; None for one image."""
         if inputs.draws is None or self.beta == 0:
             return None
         base, patches = (inputs.draws[name][index] for name in ("base", "patches"))
         assert inputs.images is not None
-        return composites(inputs.images, base, patches, self._side(source))
+        return shuffled(inputs.images, base, patches, self._side(source))
 
 
-def composites(images: Tensor, base: Tensor, patches: Tensor, side: int) -> Tensor:
+def shuffled(images: Tensor, base: Tensor, patches: Tensor, side: int) -> Tensor:
     """Return images (M, C, H, W) made of the patches of others.
 
     Args:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from tta_bench.method import Inputs, Task
 from tta_bench.parity.plans import method
 from tta_bench.parity.vlm_case import VlmCase
 from tta_bench.steps import step
+
+from .._both_towers import parted
+
+DECAY: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.01}
 
 
 def calip(case: VlmCase) -> Mapping[str, Tensor]:
@@ -36,14 +41,12 @@ def calip(case: VlmCase) -> Mapping[str, Tensor]:
     }
 
 
-def panda(case: VlmCase) -> Mapping[str, Tensor] | str:
+def panda(case: VlmCase) -> Mapping[str, Tensor]:
     """Return logits and losses of every batch, and the norm layers after the last."""
     given, source, stream = case.values, case.clip.source, case.values["stream"]
-    if given["base"] == "bat":
-        return "the text tower cannot be adapted"
     made = method(
         "panda", base=given["base"], beta=given["beta"], lr=given["lr"], patch=given["patch_size"],
-        margin=given.get("e_margin_multiplier", 0.4),
+        margin=given.get("e_margin_multiplier", 0.4), **(DECAY if given["base"] == "bat" else {}),
     )  # fmt: skip
     batches = case.clip.batches(stream["size"], stream["views"], stream["batches"])
     state = made.init(source, Task(source.num_classes, source.class_names, stream["size"]))
@@ -54,9 +57,11 @@ def panda(case: VlmCase) -> Mapping[str, Tensor] | str:
     for images, (own, theirs) in zip(batches, draws, strict=True):
         drawn = {"base": own.view(sets, -1).long(), "patches": theirs.view(sets, len(own) // sets, -1).long()}
         inputs = Inputs(images, draws=drawn)
-        losses.append(made.update(source, state, images, made._composites(source, inputs, 0)).loss)
+        losses.append(made.update(source, state, images, made.composites(source, inputs, 0)).loss)
         stepped = step(made, source, state, inputs)
         state = stepped.state
         scores.append(stepped.scores)
-    params = {f"params/visual.{name}": value for name, value in state["params"].items()}
+    visual, texts = parted(state["params"])
+    params = {f"params/visual.{name}": value for name, value in visual.items()}
+    params |= {f"params/{name}": value for name, value in texts.items()}
     return {"logits": torch.cat(scores), "losses": torch.stack(losses), **params}

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from tta_bench.adapters.panda import Panda, composites
+from tta_bench.adapters.panda import Panda, shuffled
 
 from tta_bench.errors import BadInputError
 from tta_bench.method import Inputs
@@ -17,7 +17,7 @@ def test_a_composite_takes_each_patch_from_its_source(height, width, side):
     base = torch.tensor([0, 3])
     patches = torch.randint(5, (2, rows * columns), generator=torch.Generator().manual_seed(1))
     before = images.clone()
-    made = composites(images, base, patches, side)
+    made = shuffled(images, base, patches, side)
     for m in range(2):
         expected = images[base[m]].clone()
         for place in range(rows * columns):
@@ -28,7 +28,7 @@ def test_a_composite_takes_each_patch_from_its_source(height, width, side):
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize(("base", "sets"), [("tent", 2), ("eta", 1)])
+@pytest.mark.parametrize(("base", "sets"), [("tent", 2), ("eta", 1), ("bat", 1)])
 def test_no_patch_is_drawn_from_the_base(base, sets):
     source, method = tiny_clip(), Panda(base=base)
     drawn = method.draw(source, 25, torch.Generator().manual_seed(0))
