@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look over the files of a dataset without decoding them, and say what is wrong and how to mend it."""
+"""Look over the files of a dataset without decoding them, and say what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
         root: The dataset's folder, None if its files are not there.
         survey: What it holds.
         expected: How many images it should hold, 0 if that is not known.
-        problems: Sentences that say what is wrong and how to mend it.
+        problems: Sentences that say what is wrong and how to fix it.
         notes: Sentences about what is odd but harms nothing.
     """
 

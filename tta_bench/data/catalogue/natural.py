@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Natural shifts of ImageNet: other pictures of (some of) the same classes."""
+"""Natural shifts of ImageNet: other images of (some of) the same classes."""
 
 from __future__ import annotations
 

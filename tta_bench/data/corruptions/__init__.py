@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 19 common corruptions at five severities, batched and reproducible per image.
 
-`corrupt` is the entry point; `corrupt_folder` applies it to a folder of pictures. `CORRUPTIONS` are the fifteen
+`corrupt` is the entry point; `corrupt_folder` applies it to a folder of images. `CORRUPTIONS` are the fifteen
 of the benchmark in the order that test-time adaptation papers use; `EXTRA` are the four held out for validation.
 """
 

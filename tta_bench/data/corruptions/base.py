@@ -25,7 +25,7 @@ class Options:
 
     Attributes:
         elastic: ``"original"``: a random affine map and a warp, with the constants of the first benchmark (large
-            smooth warps at severities 1 and 2). ``"imagecorruptions"``: the local warp for pictures of any size,
+            smooth warps at severities 1 and 2). ``"imagecorruptions"``: the local warp for images of any size,
             growing with severity. None: the latter at ``imagenet`` scale, the former elsewhere.
         rounding: How the motion-blurred 8-bit layer of ``motion_blur`` is made: ``"truncate"`` or ``"round"``.
             None: truncated at ``imagenet`` scale, rounded elsewhere, as the published files are.
@@ -41,7 +41,7 @@ class Options:
 
 
 class Setting(NamedTuple):
-    """One corruption at one severity, for pictures of one size."""
+    """One corruption at one severity, for images of one size."""
 
     constants: Row
     severity: int
@@ -59,9 +59,9 @@ class Corruption(NamedTuple):
     """One corruption, split into its randomness and its arithmetic.
 
     Attributes:
-        apply: Maps uint8 pictures (N, 3, H, W), the stacked draws and the setting to uint8 pictures.
-        draw: Maps the stream of one picture and the setting to named arrays; None where nothing is random.
-        one_by_one: Whether `apply` takes the pictures one by one on the CPU, so that parts which fit the cache
+        apply: Maps uint8 images (N, 3, H, W), the stacked draws and the setting to uint8 images.
+        draw: Maps the stream of one image and the setting to named arrays; None where nothing is random.
+        one_by_one: Whether `apply` takes the images one by one on the CPU, so that parts which fit the cache
             gain nothing.
     """
 
@@ -78,7 +78,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
 def to_bytes(levels: Tensor, bias: float = FLOOR_BIAS) -> Tensor:
     """Return levels (float, 0 to 255 wanted) clipped and truncated to uint8; overwrites its argument.
 
-    Truncation instead of rounding is part of the benchmark; it darkens pictures by half a level.
+    Truncation instead of rounding is part of the benchmark; it darkens images by half a level.
 
     Args:
         levels: Any shape, floating.

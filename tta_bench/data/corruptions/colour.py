@@ -35,7 +35,7 @@ def brightness(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
 
 
 def contrast(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Shrink the distance of each channel to its mean over the picture."""
+    """Shrink the distance of each channel to its mean over the image."""
     factor = setting.constants[0]
     total = images.sum(3, keepdim=True, dtype=torch.int32).sum(2, keepdim=True)
     shift = (total.double() * ((1 - factor) / (setting.height * setting.width))).float()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names, groups and severity constants of the common corruptions.
 
-Each table gives five entries, severities 1 to 5, per scale. ``imagenet`` constants act on pictures of any size
+Each table gives five entries, severities 1 to 5, per scale. ``imagenet`` constants act on images of any size
 and were tuned on 224 x 224; ``cifar`` constants were tuned on 32 x 32; ``tiny`` constants on 64 x 64.
 
 Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
@@ -79,7 +79,7 @@ _ZOOM_BLUR: dict[Scale, Table] = {  # number of factors, step
     "cifar": _ZOOM_SMALL,
     "tiny": _ZOOM_SMALL,
 }
-_SNOW: dict[Scale, Table] = {  # mean, sd, zoom, threshold, blur radius, blur sd, share of the picture
+_SNOW: dict[Scale, Table] = {  # mean, sd, zoom, threshold, blur radius, blur sd, share of the image
     "imagenet": (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -102,7 +102,7 @@ _SNOW: dict[Scale, Table] = {  # mean, sd, zoom, threshold, blur radius, blur sd
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
     ),
 }
-_FROST: dict[Scale, Table] = {  # weight of the picture, weight of the texture
+_FROST: dict[Scale, Table] = {  # weight of the image, weight of the texture
     "imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     "cifar": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     "tiny": ((1, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),

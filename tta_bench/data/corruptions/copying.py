@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write all corrupted copies of one picture: the work of one process of `corrupt_folder`."""
+"""Write all corrupted copies of one image: the work of one process of `corrupt_folder`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 
 
 class Done(NamedTuple):
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         file: Path relative to the source folder.
         sums: SHA-256 of each corrupted file, by its path relative to the target folder.
         written: How many of them were not there before.
-        bad: Why the picture could not be used; empty if it could.
+        bad: Why the image could not be used; empty if it could.
     """
 
     file: str
@@ -43,7 +43,7 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Copying:
-    """How a picture is corrupted and where its copies go; called with a path relative to ``src``."""
+    """How an image is corrupted and where its copies go; called with a path relative to ``src``."""
 
     src: Path
     dst: Path
@@ -57,7 +57,7 @@ class Copying:
     file_format: FileFormat
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the pixels, apart from corruption, severity and picture."""
+        """Return what decides the pixels, apart from corruption, severity and image."""
         return {
             "seed": self.seed,
             "scale": self.scale or "by size",
@@ -80,7 +80,7 @@ class Copying:
         return str(path.with_suffix(".png"))
 
     def __call__(self, file: str) -> Done:
-        """Write the copies of one picture that are not there yet."""
+        """Write the copies of one image that are not there yet."""
         targets = {
             f"{name}/{severity}/{self.renamed(file)}": (name, severity)
             for name in self.names
@@ -117,13 +117,13 @@ class Copying:
         )
         return Image.fromarray(result[0].permute(1, 2, 0).contiguous().numpy())
 
-    def _write(self, target: str, picture: Image.Image) -> None:
+    def _write(self, target: str, image: Image.Image) -> None:
         """Write under another name and rename, so that a file that is there is whole."""
         path = self.dst / target
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         if self.file_format == "jpeg":
-            picture.save(part, "JPEG", quality=85, optimize=True)
+            image.save(part, "JPEG", quality=85, optimize=True)
         else:
-            picture.save(part, "PNG", compress_level=3)
+            image.save(part, "PNG", compress_level=3)
         part.replace(path)

@@ -68,10 +68,10 @@ def _by_shifts(levels: Tensor, kernel: npt.NDArray[np.float64], height: int, wid
 
 def _by_transform(levels: Tensor, spectrum: Tensor, bias: float, height: int, width: int) -> Tensor:
     result = torch.empty(len(levels), 3, height, width, dtype=torch.uint8, device=levels.device)
-    # One transform per picture: a batched transform may round differently for another batch size.
-    for picture, target in zip(levels, result, strict=True):
-        product = torch.fft.rfft2(picture).mul_(spectrum)
-        target.copy_(to_bytes(torch.fft.irfft2(product, s=picture.shape[1:])[:, :height, :width], bias))
+    # One transform per image: a batched transform may round differently for another batch size.
+    for image, target in zip(levels, result, strict=True):
+        product = torch.fft.rfft2(image).mul_(spectrum)
+        target.copy_(to_bytes(torch.fft.irfft2(product, s=image.shape[1:])[:, :height, :width], bias))
     return result
 
 

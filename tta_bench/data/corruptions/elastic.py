@@ -35,7 +35,7 @@ class Warp(NamedTuple):
 def warp_of(setting: Setting) -> Warp:
     """Return the lengths of the chosen variant.
 
-    The constants of the original are fractions of a nominal size, 244 for 224 x 224 pictures at imagenet scale
+    The constants of the original are fractions of a nominal size, 244 for 224 x 224 images at imagenet scale
     and the size itself elsewhere; for other sizes the ratio is kept, by the shorter side.
     """
     height, width = setting.height, setting.width
@@ -71,7 +71,7 @@ def _sample(x: Tensor, columns: Tensor, rows: Tensor, border: Literal["reflect",
 def _inverse_affine(jitter: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
     """Return the (2, 3) map from output (x, y) to input (x, y) that undoes the shift of three points."""
     reach = min(height, width) // 3
-    # The generator takes the point (height / 2, width / 2) as (x, y); it only matters for oblong pictures.
+    # The generator takes the point (height / 2, width / 2) as (x, y); it only matters for oblong images.
     centre = np.array([height // 2, width // 2], dtype=np.float64)
     points = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]], dtype=np.float64)
     moved = np.column_stack((points + jitter, np.ones(3)))

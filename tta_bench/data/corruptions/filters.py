@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Separable Gaussian filters with the border rules of the published generators.
 
-Every function gives a picture the same result whatever batch it stands in: small kernels are sums of shifted
-copies, large ones one matrix product per picture.
+Every function gives an image the same result whatever batch it stands in: small kernels are sums of shifted
+copies, large ones one matrix product per image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 Border: TypeAlias = Literal["nearest", "reflect", "mirror"]
 _PAD_MODE: Final[dict[Border, str]] = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}
 _FEW_SHIFTS: Final = 5
-_SMALL_PICTURE: Final = 64 * 64
+_SMALL_IMAGE: Final = 64 * 64
 
 
 @cache
@@ -78,23 +78,23 @@ def _filter_matrix(
 
 
 def _filter_product(x: Tensor, sigma: float, radius: int, border: Border, dim: int) -> Tensor:
-    """Filter by one matrix product per picture: a batched product may depend on the batch size."""
+    """Filter by one matrix product per image: a batched product may depend on the batch size."""
     # Lower-precision products may be switched on for a CUDA device; float64 is out of their reach.
     dtype = torch.float64 if x.is_cuda else x.dtype
     matrix = _filter_matrix(x.shape[dim], sigma, radius, border, dtype, x.device)
-    pictures = x.to(dtype)
-    result = torch.empty_like(pictures)
-    for picture, target in zip(pictures, result, strict=True):
+    images = x.to(dtype)
+    result = torch.empty_like(images)
+    for image, target in zip(images, result, strict=True):
         if dim == x.ndim - 1:
-            torch.matmul(picture, matrix.T, out=target)
+            torch.matmul(image, matrix.T, out=target)
         else:
-            torch.matmul(matrix, picture, out=target)
+            torch.matmul(matrix, image, out=target)
     return result.to(x.dtype)
 
 
 def _shifts_are_cheaper(height: int, width: int, radius: int) -> bool:
-    """Say whether to add shifted copies; only the picture's own size may decide, never the batch."""
-    return radius < min(height, width) and (radius <= _FEW_SHIFTS or height * width <= _SMALL_PICTURE)
+    """Say whether to add shifted copies; only the image's own size may decide, never the batch."""
+    return radius < min(height, width) and (radius <= _FEW_SHIFTS or height * width <= _SMALL_IMAGE)
 
 
 def gaussian_filter(

@@ -16,7 +16,7 @@ _FIRST_WIDTH: Final = 100.0
 
 
 def map_size(height: int, width: int) -> int:
-    """Return the side of the haze map: the smallest power of two that covers the picture."""
+    """Return the side of the haze map: the smallest power of two that covers the image."""
     return 1 << (max(height, width) - 1).bit_length()
 
 
@@ -84,7 +84,7 @@ def draw_fog(stream: Stream, setting: Setting) -> Arrays:
 
 
 def fog(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Add haze and scale back so that the brightest value of the picture stays the brightest."""
+    """Add haze and scale back so that the brightest value of the image stays the brightest."""
     strength = 255 * setting.constants[0]
     brightest = images.amax((1, 2, 3), keepdim=True).float()
     factor = brightest / (brightest + strength)

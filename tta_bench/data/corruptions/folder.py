@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write corrupted copies of a folder of pictures, laid out as ImageNet-C is."""
+"""Write corrupted copies of a folder of images, laid out as ImageNet-C is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 class LeftOut(NamedTuple):
-    """A picture that could not be used: its path relative to the source folder, and why."""
+    """An image that could not be used: its path relative to the source folder, and why."""
 
     file: str
     reason: str
@@ -40,10 +40,10 @@ class FolderReport(NamedTuple):
     """What was written.
 
     Attributes:
-        images: Pictures in the source folder that were corrupted.
+        images: Images in the source folder that were corrupted.
         files: Corrupted files in the target folder, those of earlier runs included.
         written: Files that this run wrote; the others were there.
-        left_out: Pictures that could not be used.
+        left_out: Images that could not be used.
     """
 
     images: int
@@ -83,7 +83,7 @@ def corrupt_folder(
     on_bad_image: Literal["stop", "skip"] = "stop",
     progress: Progress | None = None,
 ) -> FolderReport:
-    """Write ``dst/corruption/severity/...`` for every picture below ``src``, keeping the folder structure.
+    """Write ``dst/corruption/severity/...`` for every image below ``src``, keeping the folder structure.
 
     An image's id is its path relative to ``src`` without the suffix, so the result does not depend on the other
     images, on their format or on the number of workers. What is already there is kept: the same call resumes where a
@@ -91,7 +91,7 @@ def corrupt_folder(
     ``SHA256SUMS`` lists their hashes (check with ``sha256sum -c``).
 
     Args:
-        src: Folder of pictures.
+        src: Folder of images.
         dst: Target folder; made if needed.
         names: Names of corruptions, of groups, or ``all`` for the fifteen.
         severities: Any of 1 to 5.
@@ -102,12 +102,12 @@ def corrupt_folder(
         resize: Length of the shorter side before the crop, pixels; None: as it is.
         crop: Side of the centre crop before the corruption, pixels; None: no crop.
         file_format: ``"png"`` keeps the pixels; ``"jpeg"`` saves at quality 85 as ImageNet-C was distributed.
-        on_bad_image: Stop at a picture that cannot be decoded, or leave it out.
-        progress: Called with the number of finished and of all pictures.
+        on_bad_image: Stop at an image that cannot be decoded, or leave it out.
+        progress: Called with the number of finished and of all images.
 
     Raises:
         UnknownNameError: For an unknown corruption, group or option.
-        BadInputError: If the folders, the severities or a picture are not as described, or if ``dst`` holds files
+        BadInputError: If the folders, the severities or an image are not as described, or if ``dst`` holds files
             that were made in another way.
     """
     chosen = expand_names(names)
@@ -126,7 +126,7 @@ def corrupt_folder(
 
 def _find(src: Path, dst: Path) -> list[str]:
     if not src.is_dir():
-        raise BadInputError(f"the source must be a folder of pictures, got {str(src)!r}; check the path")
+        raise BadInputError(f"the source must be a folder of images, got {str(src)!r}; check the path")
     if dst.resolve().is_relative_to(src.resolve()):
         raise BadInputError(
             f"the target {str(dst)!r} lies inside the source {str(src)!r}; choose another folder"
@@ -141,7 +141,7 @@ def _find(src: Path, dst: Path) -> list[str]:
         )
     if not files:
         raise BadInputError(
-            f"no pictures found below {str(src)!r}; expected files like {', '.join(sorted(EXTENSIONS))}"
+            f"no images found below {str(src)!r}; expected files like {', '.join(sorted(EXTENSIONS))}"
         )
     return sorted(files)
 
@@ -185,7 +185,7 @@ def _work(
     done = []
     for one in _map(copying, files, workers):
         if one.bad and on_bad_image == "stop":
-            raise BadInputError(f"{one.bad}; replace the file, or leave such pictures out")
+            raise BadInputError(f"{one.bad}; replace the file, or leave such images out")
         done.append(one)
         if progress:
             progress(len(done), len(files))

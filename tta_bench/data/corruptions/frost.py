@@ -32,27 +32,27 @@ def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     if not files:
         raise BadInputError(
-            f"frost_dir must be a folder of PNG or JPEG pictures, found none in {str(folder)!r}; check it"
+            f"frost_dir must be a folder of PNG or JPEG images, found none in {str(folder)!r}; check it"
         )
     return files
 
 
 @cache
 def _photographs(folder: Path) -> tuple[Texture, ...]:
-    pictures = Paths(folder, [file.name for file in _files(folder)])
+    images = Paths(folder, [file.name for file in _files(folder)])
     try:
-        return tuple(np.asarray(decode(pictures, position)) for position in range(len(pictures)))
+        return tuple(np.asarray(decode(images, position)) for position in range(len(images)))
     except UnreadableImageError as error:
         raise BadInputError(
-            f"the frost picture {error.where} cannot be decoded ({error.reason}); replace it or remove it"
+            f"the frost image {error.where} cannot be decoded ({error.reason}); replace it or remove it"
         ) from error
 
 
 def option_facts(chosen: Iterable[tuple[str, Any]]) -> list[list[Any]]:
-    """Return options of the corruptions for a hash: in place of the frost folder, what its pictures are.
+    """Return options of the corruptions for a hash: in place of the frost folder, what its images are.
 
     Raises:
-        BadInputError: If the frost folder holds no picture.
+        BadInputError: If the frost folder holds no image.
     """
     return [[name, folder_sums(_files(value)) if name == "frost_dir" else value] for name, value in chosen]
 
@@ -68,9 +68,9 @@ def _reduced_size(size: tuple[int, int], setting: Setting) -> tuple[int, int]:
 
 
 def fit_texture(texture: Texture, setting: Setting) -> npt.NDArray[np.uint8]:
-    """Return a texture (H, W, 3) resized for pictures of the setting, planes first (3, h, w).
+    """Return a texture (H, W, 3) resized for images of the setting, planes first (3, h, w).
 
-    At imagenet scale it is enlarged by 1.1, or more where the picture needs it, with cubic interpolation; at the
+    At imagenet scale it is enlarged by 1.1, or more where the image needs it, with cubic interpolation; at the
     small scales it is reduced to a fifth (cifar) or three tenths (tiny), with linear interpolation.
     """
     size = (texture.shape[0], texture.shape[1])
@@ -101,6 +101,6 @@ def draw_frost(stream: Stream, setting: Setting) -> Arrays:
 
 
 def frost(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Blend the picture with the texture."""
-    picture, ice = setting.constants
-    return to_bytes(images.float().mul_(picture).add_(draws["texture"].float(), alpha=ice))
+    """Blend the image with the texture."""
+    image, ice = setting.constants
+    return to_bytes(images.float().mul_(image).add_(draws["texture"].float(), alpha=ice))

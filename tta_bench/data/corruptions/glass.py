@@ -29,8 +29,8 @@ def _sweep_map(neighbours: Tensor, reach: int, height: int, width: int) -> Tenso
     Args:
         neighbours: (N, visited, 2) columns dx and dy; rows and columns descend from size - reach to reach + 1.
         reach: Largest displacement.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
     """
     rows, columns = height - 2 * reach, width - 2 * reach
     dx, dy = neighbours.flip(1).view(-1, rows, columns, 2).int().unbind(3)
@@ -56,8 +56,8 @@ def scatter_map(neighbours: Tensor, reach: int, height: int, width: int) -> Tens
     Args:
         neighbours: (N, sweeps, visited, 2) integers, columns dx and dy, in visiting order.
         reach: Largest displacement.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
     """
     first, *others = neighbours.unbind(1)
     total = _sweep_map(first, reach, height, width)

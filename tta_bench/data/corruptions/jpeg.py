@@ -20,16 +20,16 @@ from tta_bench.data.corruptions.base import Draws, Setting
 from tta_bench.data.corruptions.jpeg_integer import jpeg_integer
 
 
-def _coded(picture: Image.Image, quality: int) -> Image.Image:
-    """Return a picture after encoding and decoding."""
+def _coded(image: Image.Image, quality: int) -> Image.Image:
+    """Return an image after encoding and decoding."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     # The decoder alone: size and mode are known, so the header need not be looked through first.
-    return Image.frombytes("RGB", picture.size, file.getvalue(), "jpeg", "RGB", "")
+    return Image.frombytes("RGB", image.size, file.getvalue(), "jpeg", "RGB", "")
 
 
 def jpeg_roundtrip(images: Tensor, quality: int) -> Tensor:
-    """Return the pictures (N, 3, H, W) uint8 after saving as JPEG and reading back.
+    """Return the images (N, 3, H, W) uint8 after saving as JPEG and reading back.
 
     Args:
         images: (N, 3, H, W) uint8.
@@ -40,8 +40,8 @@ def jpeg_roundtrip(images: Tensor, quality: int) -> Tensor:
     result = np.empty(images.shape, dtype=np.uint8)
     for planes, target in zip(images.numpy(), result, strict=True):
         # Pillow takes planes apart and puts them together faster than strided copies of arrays do.
-        picture = Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
-        coded = _coded(picture, quality)
+        image = Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
+        coded = _coded(image, quality)
         for plane, band in zip(target, "RGB", strict=True):
             plane.reshape(-1)[:] = np.frombuffer(coded.tobytes("raw", band), dtype=np.uint8)
     return torch.from_numpy(result)

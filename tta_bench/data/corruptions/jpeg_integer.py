@@ -138,7 +138,7 @@ def _code_chroma(plane: Tensor, table: Tensor, height: int, width: int) -> Tenso
 
 
 def jpeg_integer(images: Tensor, quality: int) -> Tensor:
-    """Return the pictures after a JPEG round trip, bit for bit what libjpeg gives.
+    """Return the images after a JPEG round trip, bit for bit what libjpeg gives.
 
     Args:
         images: (N, 3, H, W) uint8, on any device.

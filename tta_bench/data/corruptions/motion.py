@@ -39,8 +39,8 @@ def smear(angle_deg: float, radius: int, sigma: float, size: tuple[int, int] | N
         angle_deg: Direction; 0 is along a row, 90 down a column.
         radius: The smear has 2 * radius + 1 taps, one pixel apart.
         sigma: Standard deviation in pixels.
-        size: (height, width) of the picture where the taps end at the first one that leaves it (their weight is
-            lost, so a picture smaller than the smear darkens); None: no tap is dropped.
+        size: (height, width) of the image where the taps end at the first one that leaves it (their weight is
+            lost, so an image smaller than the smear darkens); None: no tap is dropped.
     """
     sine, cosine = math.sin(math.radians(angle_deg)), math.cos(math.radians(angle_deg))
     taps = []
@@ -53,14 +53,14 @@ def smear(angle_deg: float, radius: int, sigma: float, size: tuple[int, int] | N
     return taps
 
 
-def _smear_one(picture: Tensor, taps: list[Tap]) -> Tensor:
-    """Return the smeared picture (C, H, W), as a sum of shifted windows."""
-    _, height, width = picture.shape
+def _smear_one(image: Tensor, taps: list[Tap]) -> Tensor:
+    """Return the smeared image (C, H, W), as a sum of shifted windows."""
+    _, height, width = image.shape
     rows, columns = [tap.row for tap in taps], [tap.column for tap in taps]
     top, left = max(0, -min(rows)), max(0, -min(columns))
-    padded = extend(picture, top, max(0, *rows), "nearest", 1)
+    padded = extend(image, top, max(0, *rows), "nearest", 1)
     padded = extend(padded, left, max(0, *columns), "nearest", 2)
-    total = torch.zeros_like(picture)
+    total = torch.zeros_like(image)
     for row, column, weight in taps:
         total.add_(
             padded[:, top + row : top + row + height, left + column : left + column + width], alpha=weight
@@ -68,35 +68,35 @@ def _smear_one(picture: Tensor, taps: list[Tap]) -> Tensor:
     return total
 
 
-def _smear_batch(pictures: Tensor, taps: list[list[Tap]]) -> Tensor:
-    """Return the smeared pictures (N, C, H, W), gathering one tap of all pictures at a time."""
-    count, _, height, width = pictures.shape
-    device, most = pictures.device, max(map(len, taps))
+def _smear_batch(images: Tensor, taps: list[list[Tap]]) -> Tensor:
+    """Return the smeared images (N, C, H, W), gathering one tap of all images at a time."""
+    count, _, height, width = images.shape
+    device, most = images.device, max(map(len, taps))
     table = np.zeros((3, count, most))
     for i, row in enumerate(taps):
         table[:, i, : len(row)] = np.array(row).T
     rows, columns = (torch.as_tensor(part.astype(np.int64), device=device) for part in table[:2])
-    weights = torch.as_tensor(table[2], device=device, dtype=pictures.dtype)
+    weights = torch.as_tensor(table[2], device=device, dtype=images.dtype)
     rows = (rows[..., None] + torch.arange(height, device=device)).clamp_(0, height - 1)
     columns = (columns[..., None] + torch.arange(width, device=device)).clamp_(0, width - 1)
-    flat, total = pictures.flatten(2), torch.zeros_like(pictures)
+    flat, total = images.flatten(2), torch.zeros_like(images)
     for tap in range(most):
         index = (rows[:, tap, :, None] * width + columns[:, tap, None, :]).view(count, 1, -1)
-        sample = flat.gather(2, index.expand(-1, flat.shape[1], -1)).view_as(pictures)
+        sample = flat.gather(2, index.expand(-1, flat.shape[1], -1)).view_as(images)
         total.add_(sample * weights[:, tap, None, None, None])
     return total
 
 
-def motion_filter(pictures: Tensor, taps: list[list[Tap]]) -> Tensor:
-    """Return each picture smeared by its own taps; the border repeats the edge.
+def motion_filter(images: Tensor, taps: list[list[Tap]]) -> Tensor:
+    """Return each image smeared by its own taps; the border repeats the edge.
 
     Args:
-        pictures: (N, C, H, W) floating.
+        images: (N, C, H, W) floating.
         taps: N lists from `smear`.
     """
-    if pictures.device.type != "cpu":
-        return _smear_batch(pictures, taps)
-    return stack([_smear_one(picture, row) for picture, row in zip(pictures, taps, strict=True)])
+    if images.device.type != "cpu":
+        return _smear_batch(images, taps)
+    return stack([_smear_one(image, row) for image, row in zip(images, taps, strict=True)])
 
 
 def draw_motion(stream: Stream, setting: Setting) -> Arrays:
@@ -105,9 +105,9 @@ def draw_motion(stream: Stream, setting: Setting) -> Arrays:
 
 
 def motion_blur(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Smear each picture along its own direction."""
+    """Smear each image along its own direction."""
     radius, sigma = setting.constants
-    # The any-size generator stops at the picture's size; the 8-bit smear of the first one is rounded.
+    # The any-size generator stops at the image's size; the 8-bit smear of the first one is rounded.
     original = setting.scale != "imagenet"
     size = None if original else (setting.height, setting.width)
     taps = [smear(angle, int(radius), sigma, size) for angle in draws["angle_deg"].tolist()]

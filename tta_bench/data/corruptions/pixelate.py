@@ -41,7 +41,7 @@ def _pass(x: Tensor, weights: Tensor) -> Tensor:
 def shrink_integer(images: Tensor, height: int, width: int) -> Tensor:
     """Return the area average (N, 3, height, width) uint8, rounded after each pass, on any device.
 
-    The columns are averaged first. Pillow may turn the order round for pictures more than twice as tall as wide,
+    The columns are averaged first. Pillow may turn the order round for images more than twice as tall as wide,
     where a rounded level can differ then.
     """
     narrow = _pass(images.double(), _box_weights(images.shape[3], width, images.device))
@@ -76,8 +76,8 @@ def pixelate_planes(planes: npt.NDArray[np.uint8], height: int, width: int) -> n
     rows, columns = _nearest(planes.shape[1], height), _nearest(planes.shape[2], width)
     result = np.empty_like(planes)
     for group, mode in _groups(len(planes)):
-        picture = Image.merge(mode, [Image.fromarray(plane) for plane in planes[group]])
-        small = np.asarray(picture.resize((width, height), Image.Resampling.BOX)).reshape(height, width, -1)
+        image = Image.merge(mode, [Image.fromarray(plane) for plane in planes[group]])
+        small = np.asarray(image.resize((width, height), Image.Resampling.BOX)).reshape(height, width, -1)
         wide = small.transpose(2, 0, 1).reshape(-1, width)[:, columns].reshape(-1, height, len(columns))
         np.take(wide, rows, axis=1, out=result[group], mode="clip")
     return result

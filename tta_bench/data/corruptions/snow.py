@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snow: a layer of enlarged, thresholded, smeared noise over a whitened picture."""
+"""Snow: a layer of enlarged, thresholded, smeared noise over a whitened image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def snow_layer(noise: Tensor, angles_deg: list[float], setting: Setting) -> Tens
 
 
 def snow(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Whiten the picture and add the flakes twice, once turned by half a turn."""
+    """Whiten the image and add the flakes twice, once turned by half a turn."""
     share = setting.constants[-1]
     flakes = snow_layer(draws["noise"], draws["angle_deg"].tolist(), setting)
     flakes = flakes + flakes.flip(2, 3)

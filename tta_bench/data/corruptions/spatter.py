@@ -145,7 +145,7 @@ def spatter_layer(noise: npt.NDArray[Any], setting: Setting) -> npt.NDArray[np.f
 
 
 def draw_spatter(stream: Stream, setting: Setting) -> Arrays:
-    """Draw the noise and make the layer of water or mud from it; the picture plays no part in it."""
+    """Draw the noise and make the layer of water or mud from it; the image plays no part in it."""
     mean, deviation = setting.constants[:2]
     noise = stream.normal(setting.height, setting.width) * deviation + mean
     return {"cover": spatter_layer(noise, setting)}

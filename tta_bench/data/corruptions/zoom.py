@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zoom blur: the mean of a picture and its enlargements about the centre."""
+"""Zoom blur: the mean of an image and its enlargements about the centre."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def centre_part(size: int, factor: float) -> slice:
 
 
 def enlarge(centre: Tensor, factor: float) -> Tensor:
-    """Return the central part of a picture enlarged, corner pixels aligned.
+    """Return the central part of an image enlarged, corner pixels aligned.
 
     Args:
         centre: (N, C, h, w), cut out by `centre_part`.
@@ -39,7 +39,7 @@ def enlarge(centre: Tensor, factor: float) -> Tensor:
 
 
 def cut(x: Tensor, setting: Setting) -> Tensor:
-    """Return (N, C, height, width) of a larger picture: its corner at imagenet scale, its centre elsewhere."""
+    """Return (N, C, height, width) of a larger image: its corner at imagenet scale, its centre elsewhere."""
     top = left = 0
     if setting.scale != "imagenet":
         top, left = (x.shape[2] - setting.height) // 2, (x.shape[3] - setting.width) // 2
@@ -48,7 +48,7 @@ def cut(x: Tensor, setting: Setting) -> Tensor:
 
 @cache
 def _positions(size: int, factor: float, centred: bool, device: torch.device) -> Tensor:
-    """Return, for each sample of an enlarged axis that is kept, its place in the picture, from -1 to 1."""
+    """Return, for each sample of an enlarged axis that is kept, its place in the image, from -1 to 1."""
     part = centre_part(size, factor)
     length = part.stop - part.start
     enlarged = round(length * factor)
@@ -68,11 +68,11 @@ def _grid(height: int, width: int, factor: float, centred: bool, device: torch.d
 
 
 def zoom_blur(images: Tensor, draws: Draws, setting: Setting) -> Tensor:
-    """Average the picture with its enlargements by factors from 1 up."""
+    """Average the image with its enlargements by factors from 1 up."""
     count, step = setting.constants
     centred = setting.scale != "imagenet"
     levels = images.float()
-    total = levels * 2  # the picture itself, and the factor 1
+    total = levels * 2  # the image itself, and the factor 1
     for factor in zoom_factors(int(count), step)[1:]:
         grid = _grid(setting.height, setting.width, factor, centred, images.device)
         grid = grid.expand(len(images), -1, -1, -1)

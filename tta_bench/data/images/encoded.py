@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read encoded pictures as model inputs: decode, resize and crop, corrupt, batch."""
+"""Read encoded images as model inputs: decode, resize and crop, corrupt, batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tta_bench.data.dataset import Shift
 from tta_bench.data.images.bad import unreadable
-from tta_bench.data.images.files import Pictures, decode
+from tta_bench.data.images.files import EncodedFiles, decode
 from tta_bench.data.images.generated import corrupted, generation_facts
 from tta_bench.data.images.prefetch import prefetch
 from tta_bench.data.images.preprocess import Preprocess
@@ -23,13 +23,13 @@ from tta_bench.errors import BadInputError
 from tta_bench.spec import digest
 
 
-class PictureImages:
-    """The pictures of one shift.
+class EncodedImages:
+    """The images of one shift.
 
     The first N of them are spread over the classes, one of each class in every round; `arrangement` says so.
 
     Args:
-        pictures: Where they are.
+        images: Where they are.
         ids: One id per image.
         labels: Class of each image.
         shift: Which distribution this is.
@@ -40,13 +40,13 @@ class PictureImages:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: EncodedFiles,
         ids: Sequence[str],
         labels: Sequence[int],
         shift: Shift,
         reading: Reading,
     ) -> None:
-        self.pictures, self.ids, self.shift, self.reading = pictures, ids, shift, reading
+        self.images, self.ids, self.shift, self.reading = images, ids, shift, reading
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
         self.origin = origin_of(len(ids), reading)
         self.bad_images: list[str] = []
@@ -58,7 +58,7 @@ class PictureImages:
     @cached_property
     def data_hash(self) -> str:
         """Changes whenever any pixel or label may have changed; all files are read for it once."""
-        files = digest([list(self.ids), self.labels.tolist(), self.pictures.contents()], 16)
+        files = digest([list(self.ids), self.labels.tolist(), self.images.contents()], 16)
         return digest(
             [files, self.reading.border, self.reading.cropped, generation_facts(self.reading.generated)], 16
         )
@@ -69,13 +69,13 @@ class PictureImages:
         return FILE_WORKERS if self.reading.workers is None else self.reading.workers
 
     def load(self, positions: Sequence[int], preprocess: Preprocess) -> Tensor:
-        """Return the model inputs (N, 3, H, W) uint8 of the pictures at these positions.
+        """Return the model inputs (N, 3, H, W) uint8 of the images at these positions.
 
         Raises:
             UnreadableImageError: If one cannot be decoded.
             BadInputError: If one should be a crop already and is not square.
         """
-        images = [decode(self.pictures, position, self.reading.border) for position in positions]
+        images = [decode(self.images, position, self.reading.border) for position in positions]
         generated = self.reading.generated
         if generated is None:
             if not self.reading.cropped:
@@ -101,21 +101,21 @@ class PictureImages:
         return named_subset(name, self.ids, self.shift, self.reading)
 
     def usable(self, positions: np.ndarray) -> np.ndarray:
-        """Return the positions whose pictures can be decoded, where the run leaves out those that cannot.
+        """Return the positions whose images can be decoded, where the run leaves out those that cannot.
 
-        With ``--on-bad-image skip`` every picture is decoded once before the run, so that order, batches and
+        With ``--on-bad-image skip`` every image is decoded once before the run, so that order, batches and
         hashes are those of the images that are used; which ones were left out is kept in `bad_images`.
         """
         if self.reading.bad_image == "stop":
             return positions
-        bad = unreadable(self.pictures, positions, self.workers)
+        bad = unreadable(self.images, positions, self.workers)
         self.bad_images = sorted({*self.bad_images, *(self.ids[position] for position in bad)})
         return positions[~np.isin(positions, bad)]
 
     def _crop(self, image: Image.Image) -> Tensor:
         if image.width != image.height:
             raise BadInputError(
-                f"the pictures of {self.shift.dataset} must be square crops, got one of {image.width}x{image.height} "
+                f"the images of {self.shift.dataset} must be square crops, got one of {image.width}x{image.height} "
                 f"in {self.shift}; fetch them again, or crop them with --resize and --crop of `tta-bench data corrupt` "
                 "(256 and 224 for ImageNet)"
             )
@@ -128,7 +128,7 @@ class PictureImages:
 class _Load:
     """``images.load`` with its preprocessing, as an object that worker processes can be given."""
 
-    def __init__(self, images: PictureImages, preprocess: Preprocess) -> None:
+    def __init__(self, images: EncodedImages, preprocess: Preprocess) -> None:
         self.images, self.preprocess = images, preprocess
 
     def __call__(self, positions: Sequence[int]) -> Tensor:

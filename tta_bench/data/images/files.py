@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded pictures by position, wherever they are kept; an unreadable one is an error that names it."""
+"""Encoded images by position, wherever they are kept; an unreadable one is an error that names it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SIXTEEN_BITS = ("PNG", "PPM")  # formats whose grey levels of mode I go to 65535
 
 
 class UnreadableImageError(BadInputError):
-    """Report a picture that cannot be decoded.
+    """Report an image that cannot be decoded.
 
     Args:
-        where: What a message calls the picture.
+        where: What a message calls the image.
         reason: Why it cannot be decoded.
         passing: Whether the system refused to read it, so that it may be whole.
     """
@@ -44,27 +44,27 @@ class UnreadableImageError(BadInputError):
         return type(self), (self.where, self.reason, self.passing)
 
 
-class Pictures(Protocol):
-    """Encoded pictures by position."""
+class EncodedFiles(Protocol):
+    """Encoded images by position."""
 
     def __len__(self) -> int:
         """Return how many there are."""
 
     def where(self, position: int) -> str:
-        """Return what a message calls the picture."""
+        """Return what a message calls the image."""
 
     def contents(self) -> list[str]:
-        """Return hashes that change when any picture does, and are the same on every machine."""
+        """Return hashes that change when any image does, and are the same on every machine."""
 
     def version(self, position: int) -> list[Any]:
-        """Return what changes on this machine when the picture does, without reading it."""
+        """Return what changes on this machine when the image does, without reading it."""
 
     def read(self, position: int) -> Image.Image:
-        """Return the picture, opened but possibly not yet decoded."""
+        """Return the image, opened but possibly not yet decoded."""
 
 
 class Paths:
-    """Pictures in files.
+    """Images in files.
 
     Args:
         base: Folder that the files are relative to.
@@ -92,7 +92,7 @@ class Paths:
         return [path, *state(path)]
 
     def read(self, position: int) -> Image.Image:
-        """Return the picture."""
+        """Return the image."""
         return Image.open(self.where(position))
 
 
@@ -106,13 +106,13 @@ class Member(NamedTuple):
 
 
 class Members:
-    """Pictures inside uncompressed tar archives, read in place."""
+    """Images inside uncompressed tar archives, read in place."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
 
     def __len__(self) -> int:
-        """Return how many pictures there are."""
+        """Return how many images there are."""
         return len(self.members)
 
     def where(self, position: int) -> str:
@@ -120,18 +120,18 @@ class Members:
         return f"{self.members[position].archive}:{self.members[position].name}"
 
     def contents(self) -> list[str]:
-        """Return the hash of every archive, and what each picture is called in it."""
+        """Return the hash of every archive, and what each image is called in it."""
         archives = dict.fromkeys(member.archive for member in self.members)
         return [*file_sums(list(archives)), *(member.name for member in self.members)]
 
     def version(self, position: int) -> list[Any]:
-        """Return the archive's absolute path and state, and where the picture is in it."""
+        """Return the archive's absolute path and state, and where the image is in it."""
         member = self.members[position]
         path = os.path.abspath(member.archive)
         return [path, *state(path), member.offset]
 
     def read(self, position: int) -> Image.Image:
-        """Return the picture."""
+        """Return the image."""
         member = self.members[position]
         with open(member.archive, "rb") as file:
             file.seek(member.offset)
@@ -139,12 +139,12 @@ class Members:
 
 
 class Rows:
-    """Pictures in a column of a Hugging Face dataset, which is opened without decoding.
+    """Images in a column of a Hugging Face dataset, which is opened without decoding.
 
     Args:
         name: What messages call the dataset.
         rows: The dataset; ``rows[i][column]`` is ``{"bytes": ..., "path": ...}``.
-        column: Name of the picture column.
+        column: Name of the image column.
         order: Which row each position stands for.
     """
 
@@ -168,39 +168,39 @@ class Rows:
         return [self.name, *self.contents(), self.order[position]]
 
     def read(self, position: int) -> Image.Image:
-        """Return the picture."""
+        """Return the image."""
         cell = self.rows[self.order[position]][self.column]
         return Image.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") else cell["path"])
 
 
-def decode(pictures: Pictures, position: int, border: int = 0) -> Image.Image:
-    """Return one picture in RGB, fully decoded, without a border of so many pixels.
+def decode(images: EncodedFiles, position: int, border: int = 0) -> Image.Image:
+    """Return one image in RGB, fully decoded, without a border of so many pixels.
 
     Raises:
-        UnreadableImageError: If it is missing, truncated, no picture, or one whose white is not known.
+        UnreadableImageError: If it is missing, truncated, no image, or one whose white is not known.
     """
     try:
-        with pictures.read(position) as picture:
-            image = _rgb(picture)
+        with images.read(position) as image:
+            image = _rgb(image)
     except DECODING_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
         passing = isinstance(error, OSError) and error.errno is not None
-        raise UnreadableImageError(pictures.where(position), reason, passing) from error
+        raise UnreadableImageError(images.where(position), reason, passing) from error
     if not border:
         return image
     if min(image.size) <= 2 * border:
         size = f"{image.width}x{image.height}"
         raise UnreadableImageError(
-            pictures.where(position), f"it is {size} and has a border of {border} pixels on every side"
+            images.where(position), f"it is {size} and has a border of {border} pixels on every side"
         )
     return image.crop((border, border, image.width - border, image.height - border))
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Return a picture with 8 bits per channel; 16 bits of grey are scaled, so that white stays white."""
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in SIXTEEN_BITS):
-        levels = np.asarray(picture).astype(np.int64)
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image with 8 bits per channel; 16 bits of grey are scaled, so that white stays white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
+        levels = np.asarray(image).astype(np.int64)
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("F", "I"):
-        raise ValueError(f"its levels of mode {picture.mode} have no known white; save it with 8 or 16 bits")
-    return picture.convert("RGB")
+    if image.mode in ("F", "I"):
+        raise ValueError(f"its levels of mode {image.mode} have no known white; save it with 8 or 16 bits")
+    return image.convert("RGB")

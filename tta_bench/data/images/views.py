@@ -57,7 +57,7 @@ def make_views(images: Tensor, numbers: Tensor, kind: str, *, recipe: str = "dev
             flip, mixed with three chains of one to three distortions at severity 1. Pixels are whole
             multiples of 1/255 before the mix.
         recipe: ``"device"`` for the fastest way on the images' device; ``"reference"`` for the published recipe on
-            Pillow pictures, from the same numbers. They differ by rounding, which an equalisation may enlarge.
+            Pillow images, from the same numbers. They differ by rounding, which an equalisation may enlarge.
 
     Source: crops as in TPT, arXiv:2209.07511; the mix as in AugMix, arXiv:1912.02781, algorithm 1, at the
         severity of MEMO, arXiv:2110.09506.

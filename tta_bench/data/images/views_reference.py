@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views by the published recipe: Pillow pictures, cropped, resized, flipped and distorted one by one.
+"""Views by the published recipe: Pillow images, cropped, resized, flipped and distorted one by one.
 
 It draws nothing of its own, so its views can be compared, image by image, with those that we make faster.
 """
@@ -32,9 +32,9 @@ def reference_views(
     """
     pixels = (images * 255).round().to(torch.uint8).cpu().permute(0, 2, 3, 1).numpy()
     made = []
-    for original, picture, drawn in zip(images, map(Image.fromarray, pixels), numbers.cpu(), strict=True):
-        shifts = kind == "augmix" and min(picture.size) <= small
-        crops = _shifted(picture, drawn) if shifts else _cropped(picture, drawn, area)
+    for original, image, drawn in zip(images, map(Image.fromarray, pixels), numbers.cpu(), strict=True):
+        shifts = kind == "augmix" and min(image.size) <= small
+        crops = _shifted(image, drawn) if shifts else _cropped(image, drawn, area)
         views = [_tensor(crop) for crop in crops]
         if kind == "augmix":
             views = _mixed(crops, mixing(drawn[:, CROP_NUMBERS:]))
@@ -42,21 +42,21 @@ def reference_views(
     return torch.stack(made)
 
 
-def _cropped(picture: Image.Image, numbers: Tensor, area: tuple[float, float]) -> list[Image.Image]:
-    boxes = torch.stack(crop_boxes(numbers[:, :CROP_NUMBERS], picture.height, picture.width, area), 1).long()
+def _cropped(image: Image.Image, numbers: Tensor, area: tuple[float, float]) -> list[Image.Image]:
+    boxes = torch.stack(crop_boxes(numbers[:, :CROP_NUMBERS], image.height, image.width, area), 1).long()
     found = []
     for (top, left, rows, columns), flip in zip(boxes.tolist(), _flips(numbers), strict=True):
-        crop = picture.crop((left, top, left + columns, top + rows)).resize(picture.size, BILINEAR)
+        crop = image.crop((left, top, left + columns, top + rows)).resize(image.size, BILINEAR)
         found.append(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop)
     return found
 
 
-def _shifted(picture: Image.Image, numbers: Tensor) -> list[Image.Image]:
-    found, most = [], torch.tensor([picture.height // 8, picture.width // 8])
+def _shifted(image: Image.Image, numbers: Tensor) -> list[Image.Image]:
+    found, most = [], torch.tensor([image.height // 8, image.width // 8])
     spots = (numbers[:, CROP_NUMBERS - 3 : CROP_NUMBERS - 1] * (2 * most + 1)).long() - most
     for (down, right), flip in zip(spots.tolist(), _flips(numbers), strict=True):
-        moved = Image.new("RGB", picture.size)
-        moved.paste(picture, (-right, -down))
+        moved = Image.new("RGB", image.size)
+        moved.paste(image, (-right, -down))
         found.append(moved.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else moved)
     return found
 
@@ -67,10 +67,10 @@ def _mixed(crops: list[Image.Image], plan: Mixing) -> list[Tensor]:
     for row, (crop, chains) in enumerate(zip(crops, chain_steps(plan), strict=True)):
         mix = torch.zeros(3, crop.height, crop.width)
         for weight, steps in zip(plan.weight[row].tolist(), chains, strict=True):
-            picture = crop.copy()
+            image = crop.copy()
             for operation, level, mirrored in steps:
-                picture = DISTORT[operation](picture, level, -1 if mirrored else 1)
-            mix += weight * _tensor(picture)
+                image = DISTORT[operation](image, level, -1 if mirrored else 1)
+            mix += weight * _tensor(image)
         share = float(plan.share[row])
         found.append(share * _tensor(crop) + (1 - share) * mix)
     return found
@@ -81,6 +81,6 @@ def _flips(numbers: Tensor) -> list[bool]:
     return flips
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    """Return the pixels (3, H, W) of a picture in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+def _tensor(image: Image.Image) -> Tensor:
+    """Return the pixels (3, H, W) of an image in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255)

@@ -92,12 +92,12 @@ class FileLayout(Layout):
 
     def open(self, root: Path, shift: Shift, reading: Reading) -> ImageSource:
         """Return the images of a shift, read from their files."""
-        from tta_bench.data.images.encoded import PictureImages
+        from tta_bench.data.images.encoded import EncodedImages
         from tta_bench.data.images.files import Paths
 
         index = self.index(root, shift)
         found = spread(index._replace(ids=image_ids(index.ids)), len(self.classes))
-        return PictureImages(Paths(found.base, found.files), found.ids, found.labels, shift, reading)
+        return EncodedImages(Paths(found.base, found.files), found.ids, found.labels, shift, reading)
 
 
 def spread(index: Index, classes: int) -> Index:
@@ -179,10 +179,10 @@ def decoded(content: bytes) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that has these columns; what a short row lacks is empty.
+    """Return the rows of a CSV file that has these columns; what a short row leaves out is empty.
 
     Raises:
-        BadInputError: If it is none or lacks a column.
+        BadInputError: If it is none or has no such column.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")

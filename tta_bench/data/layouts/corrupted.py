@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `tta-bench data corrupt` writes beside its pictures about how they were made."""
+"""What `tta-bench data corrupt` writes beside its images about how they were made."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(
-            f"{path} must be the manifest of `tta-bench data corrupt`, but {error}; remove it and the pictures beside "
+            f"{path} must be the manifest of `tta-bench data corrupt`, but {error}; remove it and the images beside "
             "it, and make them again"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict) or not _lists(found):
         raise BadInputError(
             f"{path} must be the manifest of `tta-bench data corrupt`, got no settings in it; remove it and the "
-            "pictures beside it, and make them again"
+            "images beside it, and make them again"
         )
     return found

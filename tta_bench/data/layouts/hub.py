@@ -60,17 +60,17 @@ def hub_classes(repository: str, split: str) -> tuple[str, ...]:
 
 
 def open_hub(repository: str, split: str, shift: Shift, reading: Reading) -> ImageSource:
-    """Return the pictures of a split, in rounds over the classes; ids are row numbers.
+    """Return the images of a split, in rounds over the classes; ids are row numbers.
 
     Raises:
         BadInputError: If a label is none of the classes, as those of a test split may be.
     """
-    from tta_bench.data.images.encoded import PictureImages
+    from tta_bench.data.images.encoded import EncodedImages
     from tta_bench.data.images.files import Rows
 
     rows, image, label = _loaded(repository, split)
     numbers = [str(row) for row in range(len(rows))]
     index = Index(Path(), numbers, [f"{split}/{row}" for row in numbers], list(rows[label]))
     found = spread(index, len(rows.features[label].names))
-    pictures = Rows(f"hf:{repository}:{split}", rows, image, [int(row) for row in found.files])
-    return PictureImages(pictures, found.ids, found.labels, shift, reading)
+    images = Rows(f"hf:{repository}:{split}", rows, image, [int(row) for row in found.files])
+    return EncodedImages(images, found.ids, found.labels, shift, reading)

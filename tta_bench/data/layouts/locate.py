@@ -17,7 +17,7 @@ def plain(name: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: ``TTA_BENCH_CACHE``, or one in the user's cache."""
+    """Return the folder for what can be recomputed: ``TTA_BENCH_CACHE``, or one in the user's cache."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()

@@ -24,7 +24,7 @@ class Generated:
         name: Of the corruption.
         severity: 1 to 5.
         seed: Of its random numbers.
-        first: Shorter side (pixels) and crop that pictures are brought to before; None: the model's own.
+        first: Shorter side (pixels) and crop that images are brought to before; None: the model's own.
         options: Of the corruptions, see `tta_bench.data.corruptions.Options`.
     """
 
@@ -37,10 +37,10 @@ class Generated:
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """How images are read.
 
     Attributes:
-        border: Pixels to cut from every side first (ObjectNet marks its pictures with a red frame).
+        border: Pixels to cut from every side first (ObjectNet marks its images with a red frame).
         cropped: Whether the files are crops already, so that a model takes them whole.
         generated: The corruption to apply; None: none.
         workers: Processes that decode; None: the kind of source decides.
@@ -106,7 +106,7 @@ def corruption_options(
     folder = chosen["frost_dir"]
     if folder is not None and not Path(folder).is_dir():
         raise BadInputError(
-            f"frost_dir must be a folder of pictures, got {str(folder)!r}; check the path",
+            f"frost_dir must be a folder of images, got {str(folder)!r}; check the path",
             options=("frost_dir",),
         )
     if folder is not None:

@@ -53,7 +53,7 @@ def open_shards(shards: Sequence[Path], classes: int, shift: Shift, reading: Rea
         BadInputError: If a shard is compressed or no tar file, an image has no label or a label no image, or two
             images or two labels share a key.
     """
-    from tta_bench.data.images.encoded import PictureImages
+    from tta_bench.data.images.encoded import EncodedImages
     from tta_bench.data.images.files import Members
 
     members: list[Member] = []
@@ -77,7 +77,7 @@ def open_shards(shards: Sequence[Path], classes: int, shift: Shift, reading: Rea
             index.ids.append(utf8(f"{shard.stem}/{key}", shard))
             index.labels.append(int(label))
     order = spread(index, classes)
-    return PictureImages(
+    return EncodedImages(
         Members([members[int(place)] for place in order.files]), order.ids, order.labels, shift, reading
     )
 
