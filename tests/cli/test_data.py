@@ -193,7 +193,7 @@ def test_corrupt_refuses_what_it_cannot_do(run_data, tmp_path):
     done = run_data("corrupt", tmp_path / "pictures", tmp_path / "out", "--corruption", "fogg")
     assert "did you mean 'fog'" in str(done.exception)
     done = run_data("corrupt", tmp_path / "nothing", tmp_path / "out")
-    assert "must be a folder of pictures" in str(done.exception)
+    assert "must be a folder of images" in str(done.exception)
 
 
 def test_corrupt_says_why_a_picture_was_left_out(run_data, tmp_path):

@@ -86,7 +86,7 @@ def test_a_broken_frost_picture_is_named(classes, tmp_path):
     (tmp_path / "frost").mkdir()
     (tmp_path / "frost" / "a.png").write_bytes(b"no picture")
     options = Options(frost_dir=tmp_path / "frost")
-    with pytest.raises(BadInputError, match=r"the frost picture .*a\.png cannot be decoded .*; replace it"):
+    with pytest.raises(BadInputError, match=r"the frost image .*a\.png cannot be decoded .*; replace it"):
         corrupt_folder(classes, tmp_path / "out", ["frost"], [1], options=options)
 
 

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused(src, tmp_path):
         corrupt_folder(src, tmp_path / "dst", ["contrast"], [0])
     with pytest.raises(BadInputError, match="inside"):
         corrupt_folder(src, src / "dst", ["contrast"], [1])
-    with pytest.raises(BadInputError, match="folder of pictures"):
+    with pytest.raises(BadInputError, match="folder of images"):
         corrupt_folder(src / "missing", tmp_path / "dst", ["contrast"], [1])
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInputError, match="no pictures"):
