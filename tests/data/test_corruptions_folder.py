@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_refused(src, tmp_path):
     with pytest.raises(BadInputError, match="folder of images"):
         corrupt_folder(src / "missing", tmp_path / "dst", ["contrast"], [1])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInputError, match="no pictures"):
+    with pytest.raises(BadInputError, match="no images"):
         corrupt_folder(tmp_path / "empty", tmp_path / "dst", ["contrast"], [1])
     corrupt_folder(src, tmp_path / "dst", ["contrast"], [1], seed=1)
     with pytest.raises(BadInputError, match="seed"):
