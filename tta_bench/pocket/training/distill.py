@@ -49,7 +49,7 @@ def train_vit_clip(
     """Return pocket-vit-clip, distilled from the pocket-clip in ``folder``, and the loss of every step.
 
     The student sees changed images and answers for the teacher's features of the images as they are, so it learns
-    to look through shifts, lost colour and inverted light.
+    to look through the changes.
 
     Args:
         images: (N, 3, 32, 32) uint8.
