@@ -193,8 +193,9 @@ def shards(tmp_path, samples, names="ant\nbee\n"):
 )
 def test_samples_that_would_be_lost_are_named(tmp_path, samples, sentence):
     members = [(name, jpeg(int(one)) if isinstance(one, str) else one) for name, one in samples]
-    with pytest.raises(BadInputError, match=sentence):
+    with pytest.raises(BadInputError, match=sentence) as caught:
         shards(tmp_path, members)
+    assert "uncompressed" not in str(caught.value), "the shard is one; its names are what is wrong"
 
 
 def test_compressed_shards_beside_others_are_named(tmp_path):

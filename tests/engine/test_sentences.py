@@ -27,6 +27,7 @@ from .fakes import FOG, cell, run
         ({"datasets": ["pocket-c:fog:1"]}, ["1 cell;"], ["1 cells"]),
         ({"datasets": ["pocket-c:fog:1", "pocket-c:snow:1"]}, ["2 cells;"], []),
         ({"limit": 20, "batch_size": 1}, ["1 image at a time"], ["1 images"]),
+        ({"datasets": ["pacs:sketch"], "models": ["pocket-clip"]}, ["1 cell; sketch;"], ["severity"]),
     ],
 )
 def test_the_plan_says_what_is_so(values, said, unsaid):

@@ -261,7 +261,8 @@ def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
     parts = [*_suite(request), "1 cell" if len(cells) == 1 else f"{len(cells)} cells"]
     if corruptions:
         listed = f"{len(corruptions)} corruptions" if len(corruptions) > 1 else corruptions[0]
-        parts.append(f"{listed} at severity {', '.join(map(str, severities))}")
+        graded = f" at severity {', '.join(map(str, severities))}" if severities else ""
+        parts.append(f"{listed}{graded}")
     parts.append(_images({cell.subset for cell in cells}))
     per_method = {(cell.method, cell.model, cell.reset, _images_at_a_time(cell)): cell for cell in cells}
     parts += [

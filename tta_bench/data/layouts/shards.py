@@ -105,6 +105,8 @@ def _members(shard: Path) -> tuple[dict[str, Member], dict[str, str]]:
                     content = archive.extractfile(member)
                     assert content is not None
                     labels[key] = content.read(MOST_LABEL).decode("utf-8-sig", "replace").strip()
+    except BadInputError:
+        raise
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise BadInputError(
             f"{shard} must be an uncompressed tar file, but {error}; unpack it with gunzip or fetch it again"
