@@ -50,7 +50,7 @@ def test_without_a_file_it_says_what_it_needs(tmp_path, file):
         PromptAlign(weights=str(tmp_path / "none")).init(source, tiny_task(source, PromptAlign()))
     partial = tmp_path / "partial.safetensors"
     save_file({"ctx": torch.zeros(2, 16)}, partial)
-    with pytest.raises(BadInputError, match=r"lack the tensor 'proj\.weight'"):
+    with pytest.raises(BadInputError, match=r"do not have the tensor 'proj\.weight'"):
         PromptAlign(weights=str(partial)).init(source, tiny_task(source, PromptAlign()))
 
 

@@ -235,7 +235,7 @@ def test_the_command_writes_the_same_bytes_twice(photo, tmp_path):
         (["--layers", "0"], "a GIF needs 2 layers or more"),
         (["--embedding", "umap"], "--embedding must be one of pca, tsne"),
         (["--embedding", "tsne", "--perplexity", "5000"], "t-SNE needs"),
-        (["--dense", "1"], "name one with --method"),
+        (["--dense", "1"], "need a method that fits them; name one"),
         (["--method", "source"], "need a method that fits one"),
         (["--threshold", "2"], "must be a cosine"),
     ],
@@ -257,6 +257,12 @@ def test_python_gives_what_the_command_writes(photo, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
     with pytest.raises(BadInputError, match="unknown option of islands"):
         tb.islands(photo, thresold=0.5)
+
+
+def test_a_gif_of_one_frame_is_refused_and_the_rest_is_written(photo, tmp_path):
+    result = call(photo, "--layers", "0", "--no-controls", "--no-plot", "--output", tmp_path / "out")
+    assert isinstance(result.exception, BadInputError)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"islands.csv", "photo-pocket-clip.png"}
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path):

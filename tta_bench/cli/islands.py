@@ -102,10 +102,10 @@ def islands(
     console.print(_table(result.curves))
     for line in result.sentences():
         say(console, line)
-    if gif and any(len(curve.layers) < 2 for curve in result.curves):
-        raise BadInputError("a GIF needs 2 layers or more, got 1; choose more with --layers, or --no-gif")
     written = result.save(output, plot=plot, gif=gif)
     say(console, f"Written to {output}: {len(written)} files, from {written[0].name} to {written[-1].name}")
+    if gif and any(len(curve.layers) < 2 for curve in result.curves):
+        raise BadInputError("a GIF needs 2 layers or more, got 1; choose more with --layers, or use --no-gif")
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -84,13 +84,13 @@ def tsne(features: Floats, *, perplexity: float, seed: int) -> Floats:
     if height * width < LEAST_LOCATIONS or not 0 < perplexity < height * width:
         raise BadInputError(
             f"t-SNE needs {LEAST_LOCATIONS} locations or more and a perplexity above 0 and below their number, got "
-            f"{height * width} locations and perplexity {perplexity:g}; use --embedding pca for this layer"
+            f"{height * width} locations and perplexity {perplexity:g}; use PCA for this layer"
         )
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
         raise BadInputError(
-            "t-SNE needs scikit-learn; install it with pip install 'tta-bench[tsne]', or use --embedding pca"
+            "t-SNE needs scikit-learn; install it with pip install 'tta-bench[tsne]', or use PCA"
         ) from error
     made: Any = TSNE(
         n_components=COLOURS, init="random", learning_rate="auto", perplexity=perplexity, random_state=seed

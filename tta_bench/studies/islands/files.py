@@ -41,7 +41,7 @@ def plot_curves(found: Sequence[Curve], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BadInputError(
-            "a plot needs matplotlib; install it with pip install 'tta-bench[plots]', or use --no-plot"
+            "a plot needs matplotlib; install it with pip install 'tta-bench[plots]', or leave the plot out"
         ) from error
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasSVG(figure)

@@ -122,7 +122,7 @@ def _measurer(
         if height * width < 2:
             raise BadInputError(
                 f"layer {subject.layers[index]} of {subject.model} has a single location, which agrees with none; "
-                "leave it out with --layers"
+                "choose other layers"
             )
         generator = np.random.default_rng(counter_seed("islands", seed, still.name, index))
         found = agree(field, threshold, generator)

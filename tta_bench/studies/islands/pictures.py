@@ -112,7 +112,7 @@ def save_gif(tiles: Sequence[tuple[str, Bytes]], path: Path) -> None:
     """
     if len(tiles) < 2:
         raise BadInputError(
-            f"a GIF needs 2 layers or more, got {len(tiles)}; choose more with --layers, or --no-gif"
+            f"a GIF needs 2 layers or more, got {len(tiles)}; choose more layers, or leave the GIF out"
         )
     frames = [_frame(caption, colours) for caption, colours in tiles]
     first, *rest = (frame.quantize(128, dither=Image.Dither.NONE) for frame in frames)

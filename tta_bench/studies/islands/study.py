@@ -83,10 +83,10 @@ class IslandsPlan:
     def __post_init__(self) -> None:
         """Refuse a plan without images or models."""
         if not self.images and not self.dataset:
-            raise BadInputError("islands need images: name files, or a dataset with --dataset NAME")
+            raise BadInputError("islands need images: name files or a dataset")
         if self.dense is not None and not self.method:
             raise BadInputError(
-                "targets of locations need a method that fits them; name one with --method, e.g. apm"
+                "targets of locations need a method that fits them; name one, e.g. apm"
             )
         if not self.models:
             raise BadInputError("islands need a model, got none; name one, e.g. pocket-clip")
