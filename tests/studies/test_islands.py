@@ -270,3 +270,6 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     result = call(tmp_path / "bad.png", "--output", tmp_path / "out")
     assert isinstance(result.exception, BadInputError)
     assert "bad.png cannot be decoded" in str(result.exception)
+    assert "choose another image" in str(result.exception)
+    missing = call(tmp_path / "none.png", "--output", tmp_path / "out")
+    assert "none.png', which does not exist; check the path" in str(missing.exception)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tta_bench.data.dataset import OpenRequest, find_dataset
-from tta_bench.data.images.files import Paths, decode
+from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
@@ -244,7 +244,12 @@ def still_of(path: Path) -> Still:
     def load(preprocess: Preprocess) -> Any:
         return preprocess(decode(Paths(path.parent, [path.name]), 0))
 
-    load(Preprocess((8, 8)))  # an image that cannot be read ends the study before it begins
+    if not path.is_file():
+        raise BadInputError(f"expected an image file, got {str(path)!r}, which does not exist; check the path")
+    try:
+        load(Preprocess((8, 8)))  # an image that cannot be read ends the study before it begins
+    except UnreadableImageError as error:
+        raise BadInputError(f"{error.where} cannot be decoded ({error.reason}); choose another image") from error
     return Still(str(path), load)
 
 
