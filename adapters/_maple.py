@@ -40,7 +40,9 @@ def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
     names = ("ctx", "proj.weight", "proj.bias", *deep, *maps)
     for name in (*names, *STATISTICS):
         if name not in found:
-            raise BadInputError(f"the prompts in {path!r} do not have the tensor {name!r}; give a complete file")
+            raise BadInputError(
+                f"the prompts in {path!r} do not have the tensor {name!r}; give a complete file"
+            )
     ours = {name: value.to(source.device, source.dtype) for name, value in found.items()}
     return {name: ours[name] for name in names}, {name: ours[name] for name in STATISTICS}
 

@@ -85,9 +85,7 @@ class IslandsPlan:
         if not self.images and not self.dataset:
             raise BadInputError("islands need images: name files or a dataset")
         if self.dense is not None and not self.method:
-            raise BadInputError(
-                "targets of locations need a method that fits them; name one, e.g. apm"
-            )
+            raise BadInputError("targets of locations need a method that fits them; name one, e.g. apm")
         if not self.models:
             raise BadInputError("islands need a model, got none; name one, e.g. pocket-clip")
 
@@ -245,11 +243,15 @@ def still_of(path: Path) -> Still:
         return preprocess(decode(Paths(path.parent, [path.name]), 0))
 
     if not path.is_file():
-        raise BadInputError(f"expected an image file, got {str(path)!r}, which does not exist; check the path")
+        raise BadInputError(
+            f"expected an image file, got {str(path)!r}, which does not exist; check the path"
+        )
     try:
         load(Preprocess((8, 8)))  # an image that cannot be read ends the study before it begins
     except UnreadableImageError as error:
-        raise BadInputError(f"{error.where} cannot be decoded ({error.reason}); choose another image") from error
+        raise BadInputError(
+            f"{error.where} cannot be decoded ({error.reason}); choose another image"
+        ) from error
     return Still(str(path), load)
 
 
