@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
     "suite",
+    database=None,  # the checkout may be one that cannot be written to
     deadline=None,  # the machine is shared by the workers
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
