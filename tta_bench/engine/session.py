@@ -67,7 +67,7 @@ class Session:
         resume: Whether interrupted cells resume where they stopped, and not from their start.
         force: Whether complete cells are computed again.
         probe_memory: Whether CPU memory is probed.
-        scored: Told every batch with its scores, for what records do not hold.
+        scored: Called with every batch and its scores, for what records do not hold.
     """
 
     store: RecordStore

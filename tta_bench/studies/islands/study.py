@@ -183,7 +183,7 @@ def study_islands(
 
     Args:
         plan: What is looked at.
-        advanced: Told of images done and images in all.
+        advanced: Called with images done and images in all.
 
     Raises:
         BadInputError: For what the plan asks and cannot be had: an image, a layer, a method with a student.
