@@ -29,7 +29,7 @@ class Item(NamedTuple):
 Row = list[Item]
 """The items of one class, in order of their slots."""
 Rule = Callable[[Row, Item, int], Row]
-"""From the items of a class, a new one and the capacity to the items that stay."""
+"""Maps the items of a class, a new one and the capacity to the items that stay."""
 
 
 def by_entropy(row: Row, new: Item, capacity: int) -> Row:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What methods that tune the norm layers of both towers share: their tensors, and the class terms of BAT-CLIP."""
+"""Shared by methods that tune the norm layers of both towers: their tensors, and the class terms of BAT-CLIP."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What methods that make predictions more certain share: which measure of uncertainty they minimise."""
+"""Shared by methods that make predictions more certain: the measure of uncertainty they minimise."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def propose(state: State, z: Tensor) -> Tensor:
     return state["mean"] + state["sigma"] * z.double() @ state["root"]
 
 
-def told(search: Search, state: State, candidates: Tensor, fitness: Tensor) -> State:
+def update(search: Search, state: State, candidates: Tensor, fitness: Tensor) -> State:
     """Return the state that has learnt from candidates.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the registered combinations of COME with a host say of the paper, and the learning rates of its code."""
+"""Shared by the registered combinations of COME with a host: the citation, and the learning rates of its code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What RMT and SANTA share: prototypes of the source classes, a projector, and the loss that draws both together."""
+"""Shared by RMT and SANTA: prototypes of the source classes, a projector, and the contrastive loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tta_bench.norms import batch
 from tta_bench.optim import Tensors
 
 from ._descent import Descending
-from ._source_images import source_batches, told
+from ._source_images import source_batches, statistics_note
 
 PREFIX = "projector."
 PRESETS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ class Prototypical(Descending):
         """Return the first state, with the projector and the prototypes of the source classes."""
         projector = self._projector(source)
         return {
-            **self.fresh(source),
+            **self.initial_state(source),
             "projector": projector,
             "projector_optimizer": self.descent().init(projector),
             "prototypes": self._prototypes(source, task),
@@ -74,7 +74,7 @@ class Prototypical(Descending):
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return which source images the prototypes come from."""
-        return told("mean features of the classes", self.samples)
+        return statistics_note("mean features of the classes", self.samples)
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Draws:
         """Return the parameters of one augmentation for the whole batch."""

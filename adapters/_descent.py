@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What methods that follow a loss downhill share: the optimiser's hyper-parameters, its state and its step."""
+"""The base of methods that minimise a loss by gradient: the optimiser's hyper-parameters, its state and its step."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Descending(Method):
         Raises:
             IncompatibleError: If the source model has none of the tensors.
         """
-        return self.fresh(source)
+        return self.initial_state(source)
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state as far as it does not depend on the task."""
         params = self.tensors(source)
         if not params:

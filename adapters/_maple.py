@@ -23,7 +23,7 @@ def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
     """Return the prompts and the source statistics of a file, in the model's type and on its device.
 
     Raises:
-        BadInputError: If no file is given, it cannot be read, or it lacks a tensor.
+        BadInputError: If no file is given, it cannot be read, or a tensor of it is missing.
     """
     if not path:
         raise BadInputError(
@@ -32,18 +32,18 @@ def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
             "source_vars"
         )
     try:
-        found = load_file(Path(path).expanduser())
+        tensors = load_file(Path(path).expanduser())
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"expected a safetensors file of prompts, got {path!r}: {error}") from error
-    deep = [name for name in found if name.startswith(DEEP)]
+    deep = [name for name in tensors if name.startswith(DEEP)]
     maps = [f"{DEEP_MAPS}.{name.rpartition('.')[2]}.{part}" for name in deep for part in ("weight", "bias")]
     names = ("ctx", "proj.weight", "proj.bias", *deep, *maps)
     for name in (*names, *STATISTICS):
-        if name not in found:
+        if name not in tensors:
             raise BadInputError(
                 f"the prompts in {path!r} do not have the tensor {name!r}; give a complete file"
             )
-    ours = {name: value.to(source.device, source.dtype) for name, value in found.items()}
+    ours = {name: value.to(source.device, source.dtype) for name, value in tensors.items()}
     return {name: ours[name] for name in names}, {name: ours[name] for name in STATISTICS}
 
 

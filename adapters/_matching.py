@@ -18,7 +18,7 @@ from ._ranges import one_of, within
 from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features"})
-"""What a method of this kind must be given."""
+"""The needs of a method of this kind."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def confident(rows: Tensor, logits: Tensor, share: float, eps: float = 0.0) -> C
 
 
 class Consensus(NamedTuple):
-    """What the chosen views of each image say together.
+    """The joint scores of the chosen views of each image.
 
     Attributes:
         feature: (N, D) mean feature, not normalised again.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ETA, EATA and RDumb share: entropy minimisation on samples that are reliable and not redundant."""
+"""Shared by ETA, EATA and RDumb: entropy minimisation on samples that are reliable and not redundant."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Reliable(Certain):
                 f"margin and redundancy must be 0 or more, got {self.margin} and {self.redundancy}"
             )
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: no mean prediction yet."""
         return {
-            **super().fresh(source),
+            **super().initial_state(source),
             "mean": torch.zeros(source.num_classes, dtype=source.dtype, device=source.device),
             "begun": torch.zeros((), dtype=torch.bool, device=source.device),
         }

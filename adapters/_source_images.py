@@ -28,7 +28,7 @@ def source_batches(task: Task, samples: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield images[:left], labels[:left]
 
 
-def told(what: str, samples: int) -> dict[str, str]:
+def statistics_note(what: str, samples: int) -> dict[str, str]:
     """Return the note of a method that gathers statistics of at most that many source images."""
     return {"source_statistics": f"{what}, from {samples} source images at most"}
 

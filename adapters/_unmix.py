@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What UnMix-TNS shares alone and under a host: the components of every BatchNorm layer, and how they begin."""
+"""Shared by UnMix-TNS alone and under a host: the components of every BatchNorm layer, and their initial values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Unmixing(Method):
                 f"noise must lie in [0, 1] and temperature be above 0, got {self.noise} and {self.temperature}"
             )
 
-    def unbegun(self, source: SourceModel, task: Task) -> State:
+    def unset_components(self, source: SourceModel, task: Task) -> State:
         """Return the components (K, C) before their first noise: the stored statistics, K times each."""
         alpha = self.noise if self.components > 1 else 0.0
         stats = {}

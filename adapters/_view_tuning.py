@@ -21,11 +21,11 @@ from ._descent import Descending
 from ._texts import text_side
 
 NEEDS: frozenset[Need] = frozenset({"text", "features", "gradients"})
-"""What a method that tunes the text side on view features must be given."""
+"""The needs of a method that tunes the text side on view features."""
 
 
 class Seen(NamedTuple):
-    """What one forward pass under the tensors of the moment gives.
+    """The outputs of one forward pass under the current tensors.
 
     Attributes:
         logits: (N, V, K) of the views.
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What the steps on one batch gave.
+    """The results of the steps on one batch.
 
     Attributes:
         state: After the last step.

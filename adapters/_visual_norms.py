@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What methods that tune the norm layers of a CLIP-like model on a batch share: steps, their losses, a last pass."""
+"""Shared by methods that tune the norm layers of a CLIP-like model on a batch: steps, losses, and a last pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Loss = Callable[[Tensors], Tensor]
 
 
 class Descent(NamedTuple):
-    """What the steps on one batch gave.
+    """The results of the steps on one batch.
 
     Attributes:
         state: After the last step.

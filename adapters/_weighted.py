@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ROID and CMF share: weighted soft likelihood ratios, consistency under augmentation, prior correction."""
+"""Shared by ROID and CMF: weighted soft likelihood ratios, consistency under augmentation, prior correction."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Weighted(Descending):
                 f"temperature must be above 0 and keep lie in [0, 1], got {self.temperature} and {self.keep}"
             )
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: the mean prediction is uniform."""
         share = 1 / source.num_classes
         mean = torch.full((source.num_classes,), share, dtype=source.dtype, device=source.device)
-        return {**super().fresh(source), "mean": mean}
+        return {**super().initial_state(source), "mean": mean}
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Draws | None:
         """Return the parameters of one augmentation for the whole batch."""

@@ -16,7 +16,7 @@ from tta_bench.optim import Optimizer, Tensors, gradient
 
 from ._descent import Descending
 from ._layers import NORMS
-from ._source_images import averaged_moments, pooled_moments, source_batches, told
+from ._source_images import averaged_moments, pooled_moments, source_batches, statistics_note
 
 OUTPUTS, AVERAGES = ("after", "before"), ("batches", "images")
 
@@ -105,7 +105,7 @@ class ActMad(Descending):
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return which source images the statistics come from, and which layers are matched."""
         return {
-            **told("mean and variance of activations", self.samples),
+            **statistics_note("mean and variance of activations", self.samples),
             "matched_layers": ", ".join(self._matched(source)),
         }
 
@@ -116,15 +116,15 @@ class ActMad(Descending):
             raise IncompatibleError(
                 f"ActMad finds no norm layer in {source.name!r}; name the layers to match by layers=NAME,NAME"
             )
-        found = (averaged_moments if self.average == "batches" else pooled_moments)(
+        moments = (averaged_moments if self.average == "batches" else pooled_moments)(
             self._outputs(source, task, names)
         )
-        if not found.mean:
+        if not moments.mean:
             raise BadInputError(
                 "ActMad takes variances of source images over each batch, which has one image; set a larger batch size "
                 "or average=images"
             )
-        return {**self.fresh(source), "source_mean": found.mean, "source_var": found.var}
+        return {**self.initial_state(source), "source_mean": moments.mean, "source_var": moments.var}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after the updates, with the logits of the pass before the last of them if so wanted."""

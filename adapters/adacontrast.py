@@ -103,9 +103,9 @@ class AdaContrast(Descending):
         """Return every weight and bias."""
         return source.weights()
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: both models are the source model, the bank is empty, the queue random."""
-        state, generator = super().fresh(source), torch.Generator().manual_seed(self.seed)
+        state, generator = super().initial_state(source), torch.Generator().manual_seed(self.seed)
         keys = F.normalize(torch.randn(self.queue, source.dim, generator=generator), dim=-1)
         labels = torch.randint(source.num_classes, (self.queue,), generator=generator)
         keys = keys.to(source.dtype).to(source.device)

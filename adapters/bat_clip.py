@@ -26,7 +26,7 @@ class BatClip(Descending):
 
     With the classes K predicted in a batch, the means zbar_c of their raw image features and the unit class features
     t_c: ``A = mean_c <zbar_c, t_c>``, ``B = sum_{c != c'} (1 - cos(zbar_c, zbar_c'))`` over ordered pairs, and
-    ``loss = mean_i H(z_i) - A - B``. Texts are encoded anew in every pass. The logits are those before the update.
+    ``loss = mean_i H(z_i) - A - B``. Texts are encoded again in every pass. The logits are those before the update.
 
     Source: Maharana et al., ICCV 2025, arXiv:2412.02837, eqs. 3 to 6.
     Differs: nothing but that a reset also clears the optimiser.

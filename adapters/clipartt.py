@@ -26,7 +26,7 @@ class Clipartt(VisualNorms):
 
     The caption of image i names its `classes` most likely classes, ``u_i = unit(E("a photo of a c1 or c2 or c3"))``.
     ``Q = softmax(((x x^T + u u^T) / 2) / 0.01)`` over the batch, ``Z = s x u^T``, and
-    ``loss = mean_i -sum_j Q_ji ln softmax_j(Z_ij)`` over the image tower's norm layers; captions are made anew at every
+    ``loss = mean_i -sum_j Q_ji ln softmax_j(Z_ij)`` over the image tower's norm layers; captions are made at every
     step. The prediction is a pass after the last one.
 
     Source: Hakim et al., WACV 2025, arXiv:2405.00754, eqs. 1 to 6.

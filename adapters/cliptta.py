@@ -27,7 +27,7 @@ OUTLIERS = ("none", "avg_contrastive", "max_inter_var")
 
 
 class Tuned(NamedTuple):
-    """What the steps on one batch gave: the state, and the loss before each."""
+    """The results of the steps on one batch: the state, and the loss before each."""
 
     state: State
     losses: Tensor
@@ -39,7 +39,7 @@ class Cliptta(Descending):
 
     With ``u_i`` the text of the class that image i is most like and ``Z = s x u^T`` over the batch,
     ``R = mean_i H(softmax(Z_i))``; ``Q = -sum_c q_c ln(q_c + 1e-6)``, q the mean prediction:
-    ``loss = beta_tta (R(X) + R(M)) - beta_reg (Q(X) + Q(M))``. M is drawn anew at every step from a memory of the
+    ``loss = beta_tta (R(X) + R(M)) - beta_reg (Q(X) + Q(M))``. M is drawn at every step from a memory of the
     `shots` most confident images of each class. ``outliers`` also learns a threshold alpha of the best log-probability,
     which starts at Otsu's for each batch: ``w_i = sigmoid((score_i - alpha) / gamma)`` parts known classes from unknown
     ones, whose mean scores are driven apart, and R(X) takes the known alone. The prediction is a pass after the last
@@ -137,7 +137,7 @@ class Cliptta(Descending):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the adapted tensors, the optimiser's state and an empty memory."""
-        state, images = self.fresh(source), source.image_shape
+        state, images = self.initial_state(source), source.image_shape
         if self.outliers != "none":
             params = {**state["params"], ALPHA: torch.zeros((), dtype=source.dtype, device=source.device)}
             state = {"params": params, "optimizer": self.descent().init(params)}

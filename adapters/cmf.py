@@ -76,9 +76,9 @@ class Cmf(Weighted):
                 f"and {self.noise}"
             )
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: the hidden model is the source model, without variance."""
-        state = super().fresh(source)
+        state = super().initial_state(source)
         variance = torch.zeros((), dtype=torch.float64, device=source.device)
         return {**state, "hidden": dict(state["params"]), "variance": variance}
 

@@ -89,9 +89,9 @@ class Cotta(Descending):
         """Return every weight and bias."""
         return source.weights()
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: student and teacher are the source model."""
-        state = super().fresh(source)
+        state = super().initial_state(source)
         return {**state, "teacher": dict(state["params"])}
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DMN: class prototypes read from a dynamic memory of test features, anew for every image."""
+"""DMN: class prototypes read from a dynamic memory of test features for each image."""
 
 from __future__ import annotations
 

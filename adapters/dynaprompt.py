@@ -19,7 +19,7 @@ from ._view_tuning import NEEDS, PromptTuning, one_by_one, rows
 
 
 class Handed(NamedTuple):
-    """What one image gave: the state after it, its logits (1, K) and the losses (steps,)."""
+    """The results for one image: the state after it, its logits (1, K) and the losses (steps,)."""
 
     state: State
     logits: Tensor
@@ -33,7 +33,7 @@ class DynaPrompt(PromptTuning):
     ``E_p = mean_v H(p_vp)``, ``Q_p = mean_v (max l_0p - max l_vp)``; chosen are the prompts with ``E_p`` below and
     ``Q_p`` above those of the prompt at the front of the queue, and that one. Their offsets from the initial
     context follow the marginal entropy of the views that are confident under all of them, and they move to the
-    end of the queue. The prompt at the front starts anew where all have been used.
+    end of the queue. The prompt at the front restarts where all have been used.
 
     Source: Xiao et al., ICLR 2025, arXiv:2501.16404.
     Differs: image features are computed once; the images of a batch are taken one after the other.
@@ -90,7 +90,7 @@ class DynaPrompt(PromptTuning):
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the offsets, the optimiser's state, the queue of prompts and how often each was used."""
         order = torch.arange(self.prompts_kept, device=source.device)
-        return {**self.fresh(source), "order": order, "use": torch.zeros_like(order)}
+        return {**self.initial_state(source), "order": order, "use": torch.zeros_like(order)}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after the images of a batch, one after the other, with their logits."""

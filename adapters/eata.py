@@ -16,7 +16,7 @@ from tta_bench.norms import batch
 from tta_bench.optim import Tensors, gradient
 
 from ._reliable import PRESETS, Reliable
-from ._source_images import source_batches, told
+from ._source_images import source_batches, statistics_note
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Eata(Reliable):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the first state with the importance F of each adapted tensor's entries."""
-        state = self.fresh(source)
+        state = self.initial_state(source)
         return {**state, "fisher": self._importance(source, task, state["params"])}
 
     def penalty(self, source: SourceModel, state: State, params: Tensors) -> Tensor:
@@ -80,7 +80,7 @@ class Eata(Reliable):
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return which source images F comes from."""
-        return told("importance of the adapted tensors", self.samples)
+        return statistics_note("importance of the adapted tensors", self.samples)
 
     def _importance(self, source: SourceModel, task: Task, params: Tensors) -> Tensors:
         """Return the mean over batches of squared gradients, by tensor."""

@@ -16,7 +16,7 @@ from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, Sour
 from tta_bench.optim import Tensors
 
 from . import _cma as cma
-from ._source_images import pooled_moments, source_batches, told
+from ._source_images import pooled_moments, source_batches, statistics_note
 
 KEEP = 0.9
 UNIT_BATCH = 64
@@ -96,7 +96,7 @@ class Foa(Method):
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return which source images the statistics come from."""
-        return told("mean and deviation of the class tokens of all blocks", self.samples)
+        return statistics_note("mean and deviation of the class tokens of all blocks", self.samples)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the source statistics, an empty history and, with prompts, the search at its start.
@@ -147,17 +147,17 @@ class Foa(Method):
 
     def _searched(self, source: SourceModel, state: State, images: Tensor, draws: Tensors) -> Adapted:
         search = self._search(source)
-        found = cma.decomposed(search, state["search"])
-        last = state["prompts"] if int(found["told"]) else draws["first"][0].to(state["prompts"])
+        search_state = cma.decomposed(search, state["search"])
+        last = state["prompts"] if int(search_state["told"]) else draws["first"][0].to(state["prompts"])
         candidates = torch.cat(
-            [cma.propose(found, draws["z"][0].to(source.device)), last.double().flatten()[None]]
+            [cma.propose(search_state, draws["z"][0].to(source.device)), last.double().flatten()[None]]
         )
         prompts = candidates.to(source.dtype).view(-1, *last.shape)
         judged = [self._judged(source, state, images, tokens) for tokens in prompts]
         fitness = torch.stack([one.fitness for one in judged])
         best = int(fitness.argmin())
         after = {
-            **state, "search": cma.told(search, found, candidates, fitness), "prompts": prompts[best].clone(),
+            **state, "search": cma.update(search, search_state, candidates, fitness), "prompts": prompts[best].clone(),
             "fitness": fitness,
         }  # fmt: skip
         mean = torch.stack([one.features.mean(0) for one in judged]).mean(0)

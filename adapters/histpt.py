@@ -20,7 +20,7 @@ from ._view_tuning import NEEDS, PromptTuning, Seen, Tuned, one_by_one
 
 
 class Remembered(NamedTuple):
-    """What one image gave: the state after it, its logits (1, K) and the course of its tuning."""
+    """The results for one image: the state after it, its logits (1, K) and the course of its tuning."""
 
     state: State
     logits: Tensor
@@ -43,7 +43,7 @@ class HisTpt(PromptTuning):
         memory: Slots of the local and the hard bank.
         hard: How many local slots, those of the largest entropies, a hard slot is the mean of.
         keep: Share that the global features keep at each image.
-        reset_prompt: Whether context and optimiser start anew with every image, while the banks stay.
+        reset_prompt: Whether context and optimiser restart with every image, while the banks stay.
     """
 
     optimizer: Optimizer = "sgd"
@@ -91,7 +91,7 @@ class HisTpt(PromptTuning):
         """Return the context, the optimiser's state and empty banks."""
         bank = source.head_weight().new_zeros(self.memory, source.num_classes, source.dim)
         return {
-            **self.fresh(source), "local": bank, "hard": bank.clone(), "global": bank[0].clone(),
+            **self.initial_state(source), "local": bank, "hard": bank.clone(), "global": bank[0].clone(),
             "entropies": bank.new_zeros(self.memory),
             "filled": torch.zeros((), dtype=torch.bool, device=bank.device),
         }  # fmt: skip
@@ -108,7 +108,7 @@ class HisTpt(PromptTuning):
     def remember(self, source: SourceModel, state: State, one: Inputs) -> Remembered:
         """Tune on one image, put its class features into the banks, and predict it."""
         assert one.features is not None
-        start = {**state, **self.fresh(source)} if self.reset_prompt else state
+        start = {**state, **self.initial_state(source)} if self.reset_prompt else state
         tuned = self.tune(source, start, one)
         with torch.no_grad():
             text = self.texts(source, tuned.state["params"])
@@ -116,7 +116,7 @@ class HisTpt(PromptTuning):
             return Remembered({**tuned.state, **banks}, text_side(source).logits(one.features, text), tuned)
 
     def choose(self, logits: Tensor, before: Seen | None) -> Tensor:
-        """Return the confident views (1, k), anew in each step."""
+        """Return the confident views (1, k), chosen again in each step."""
         return most_confident(logits, self.selection)
 
     def gather(

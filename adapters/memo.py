@@ -28,7 +28,7 @@ class Memo(Descending):
     the views in the step and the one image in the prediction.
 
     Source: Zhang et al., NeurIPS 2022, arXiv:2110.09506, eq. 2 and algorithm 1.
-    Differs: the optimiser starts anew with every image; view 0 is the image itself; over several images at
+    Differs: the optimiser restarts with every image; view 0 is the image itself; over several images at
     once (reset other than ``image``) each has a mean prediction of its own.
 
     Attributes:

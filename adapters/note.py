@@ -86,10 +86,10 @@ class Note(Descending):
         """Return the affine tensors of the BatchNorm layers."""
         return source.normalisation(("batch",))
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: stored statistics of the source model, nothing remembered or seen."""
         return {
-            **super().fresh(source),
+            **super().initial_state(source),
             "stats": stored_statistics(source),
             "memory": empty(source, self.capacity),
             "seen": torch.zeros(source.num_classes, dtype=torch.int64, device=source.device),

@@ -26,7 +26,7 @@ IMAGES_PER_COMPOSITE = 10
 
 
 class Seen(NamedTuple):
-    """What a pass gave: raw features (N, D), unit class texts (K, D), and shifted logits (N, K)."""
+    """The outputs of a pass: raw features (N, D), unit class texts (K, D), and shifted logits (N, K)."""
 
     features: Tensor
     text: Tensor
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one update gave: the state, the loss before it, and what the pass before it saw."""
+    """The results of one update: the state, the loss before it, and the outputs of the pass before it."""
 
     state: State
     loss: Tensor
@@ -106,7 +106,7 @@ class Panda(Descending):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the norm layers' tensors, the optimiser's state and the class texts (K, D)."""
-        return {**self.fresh(source), "text": text_side(source).prototypes()}
+        return {**self.initial_state(source), "text": text_side(source).prototypes()}
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
         """Return for each set of composites their base images (M,) and the images (M, P) of their patches.

@@ -21,7 +21,7 @@ from tta_bench.optim import Tensors, ema, gradient
 from ._descent import Descending
 from ._layers import stored_statistics
 from ._memory import Item, Pool, empty, remember_by_score, undeserving
-from ._source_images import source_batches, told
+from ._source_images import source_batches, statistics_note
 
 KEEP = 0.95
 REGULARISERS, LOSSES = ("cosine", "l2", "none"), ("sce", "ce")
@@ -121,11 +121,11 @@ class Petta(Descending):
 
     def notes(self, source: SourceModel) -> dict[str, str]:
         """Return which source images the class moments come from."""
-        return told("mean and variance of the features of each predicted class", self.samples)
+        return statistics_note("mean and variance of the features of each predicted class", self.samples)
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return three copies of the source model, an empty memory, and the class moments of the source features."""
-        state, stats = self.fresh(source), stored_statistics(source)
+        state, stats = self.initial_state(source), stored_statistics(source)
         moments = self._class_moments(source, task)
         return {
             **state, **moments, "prototypes": moments["source_mean"].clone(), "teacher": dict(state["params"]),

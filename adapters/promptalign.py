@@ -104,7 +104,7 @@ class PromptAlign(ViewTuning):
         """Return the prompts, the optimiser's state and the source statistics.
 
         Raises:
-            BadInputError: If there is no file of prompts, or it lacks a part.
+            BadInputError: If there is no file of prompts, or a part of it is missing.
             IncompatibleError: If they are of another model.
         """
         params, statistics = read_prompts(self.weights, source)

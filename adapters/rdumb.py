@@ -56,14 +56,17 @@ class RDumb(Reliable):
         if self.every < 1:
             raise BadInputError(f"every must be 1 batch or more, got {self.every}")
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: no batch counted."""
-        return {**super().fresh(source), "batches": torch.zeros((), dtype=torch.int64, device=source.device)}
+        return {
+            **super().initial_state(source),
+            "batches": torch.zeros((), dtype=torch.int64, device=source.device),
+        }
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after ETA's step, or the first state where the interval is over."""
         adapted = super().adapt(source, state, inputs)
         batches = state["batches"] + 1
         if batches >= self.every:
-            return adapted._replace(state=self.fresh(source))
+            return adapted._replace(state=self.initial_state(source))
         return adapted._replace(state={**adapted.state, "batches": batches})

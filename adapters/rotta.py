@@ -89,9 +89,9 @@ class Rotta(Descending):
                 f"got {self.time_weight} and {self.uncertainty_weight}"
             )
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: student and teacher are the source model, the memory is empty."""
-        state, stats = super().fresh(source), stored_statistics(source)
+        state, stats = super().initial_state(source), stored_statistics(source)
         return {
             **state, "stats": stats, "teacher": dict(state["params"]), "teacher_stats": dict(stats),
             "memory": empty(source, self.capacity),

@@ -86,10 +86,10 @@ class Sar(Certain):
         """Return the affine tensors of the norm layers below the last stage, or of those that were named."""
         return lower_norms(source, self.layers)
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: no average loss yet, which is infinite."""
         loss = torch.full((), math.inf, dtype=source.dtype, device=source.device)
-        return {**super().fresh(source), "loss": loss}
+        return {**super().initial_state(source), "loss": loss}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after one update, or the first state after a collapse, and the first pass's logits."""
@@ -109,5 +109,5 @@ class Sar(Certain):
         if kept.any():
             average = loss if state["loss"].isinf() else KEEP * state["loss"] + (1 - KEEP) * loss
             moved = {**self.moved(state, grads), "loss": average}
-            return Adapted(self.fresh(source) if average < self.recovery else moved, logits)
+            return Adapted(self.initial_state(source) if average < self.recovery else moved, logits)
         return Adapted(self.moved(state, grads) if self.reference_quirk else state, logits)

@@ -70,9 +70,9 @@ class Tent(Certain):
         """Return the affine tensors of the norm layers of the chosen kinds."""
         return source.normalisation(self.layers)
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the affine tensors, the optimiser's state and, for a window, an empty one."""
-        state = super().fresh(source)
+        state = super().initial_state(source)
         if self.window == 1:
             return state
         window = torch.zeros(self.window, *source.image_shape, dtype=source.dtype, device=source.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TENT on a CLIP-like model, anew for each batch."""
+"""TENT on a CLIP-like model, reset for each batch."""
 
 from __future__ import annotations
 

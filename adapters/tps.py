@@ -29,7 +29,7 @@ class Tps(ViewTuning):
         that a language model wrote.
 
     Attributes:
-        reselect: Whether the confident views are chosen anew in every step.
+        reselect: Whether the confident views are chosen again in every step.
     """
 
     reselect: bool = False

@@ -85,13 +85,13 @@ class Ttl(ViewTuning):
         Raises:
             IncompatibleError: If the image tower has none.
         """
-        found = source.attention_weights()
-        if not found:
+        weights = source.attention_weights()
+        if not weights:
             raise IncompatibleError(
                 f"Ttl needs attention blocks in the image tower, and {source.name!r} has none; choose a vision "
                 "transformer, e.g. pocket-vit-clip or open_clip/ViT-B-16:TAG"
             )
-        return found[-self.blocks :]
+        return weights[-self.blocks :]
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return A (d, r), Xavier-normal, and B (r, d), zero, for query and value of each layer."""

@@ -23,7 +23,7 @@ class UnmixTns(Unmixing):
     ``(1 - p_k) M_k + p_k a`` and ``(1 - p_k) V_k + p_k s``. Then ``M_k += m mean_i p_ik (a_i - M_k)``, V_k likewise.
 
     Source: Tomar et al., ICLR 2024, "Un-Mixing Test-Time Normalization Statistics", section 3.
-    Differs: the noise comes from the first step's draws, so that a reset draws anew; as in the published code, the
+    Differs: the noise comes from the first step's draws, so that a reset draws again; as in the published code, the
     spread between a component and the instance is left out of the variance unless `between` is set.
     """
 
@@ -49,7 +49,7 @@ class UnmixTns(Unmixing):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the components before their noise."""
-        return self.unbegun(source, task)
+        return self.unset_components(source, task)
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the components after the batch, and its logits under those before it."""

@@ -25,7 +25,7 @@ class UnmixTnsTent(Descending, Unmixing):
     instance's own statistics, not through its likeness to the components. Each pass moves the components once.
 
     Source: Tomar et al., ICLR 2024, "Un-Mixing Test-Time Normalization Statistics", section 4.
-    Differs: the noise comes from the first step's draws, so that a reset draws anew.
+    Differs: the noise comes from the first step's draws, so that a reset draws again.
 
     Attributes:
         steps: Updates for each batch.
@@ -71,7 +71,7 @@ class UnmixTnsTent(Descending, Unmixing):
 
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the affine tensors, the optimiser's state and the components before their noise."""
-        return {**self.fresh(source), **self.unbegun(source, task)}
+        return {**self.initial_state(source), **self.unset_components(source, task)}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         """Return the state after the updates, with the logits of the pass before the last of them."""

@@ -72,11 +72,11 @@ class ZeroSiam(Descending):
         if not 0 <= self.projector_lr < float("inf"):
             raise BadInputError(f"projector_lr must be a number of 0 or more, got {self.projector_lr}")
 
-    def fresh(self, source: SourceModel) -> State:
+    def initial_state(self, source: SourceModel) -> State:
         """Return the first state: the projector is the identity."""
         projector = {PROJECTOR: torch.eye(source.dim, dtype=source.dtype, device=source.device)}
         return {
-            **super().fresh(source), **projector,
+            **super().initial_state(source), **projector,
             "projector_optimizer": self.descent().init(projector),
         }  # fmt: skip
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an adaptation by APM costs: the published configuration, the reference engine and the one that is chosen.
+"""The cost of an adaptation by APM: the published configuration, the reference engine and the one that is chosen.
 
 The published configuration is written out below for its cost alone: eight copies of the image, every location of
 every copy by itself in chunks of sixteen, the head for colours although nothing asks for them, one `backward` over

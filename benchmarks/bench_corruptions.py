@@ -92,7 +92,7 @@ def _resource_filename(package: str, resource: str) -> str:
 
 
 def pictures(count: int, size: int) -> torch.Tensor:
-    """Return smooth random pictures (count, 3, size, size) uint8 with the contrast of photographs."""
+    """Return smooth random images (count, 3, size, size) uint8 with the contrast of photographs."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 12, 12, generator=generator) * 255
     fine = torch.randn(count, 3, size, size, generator=generator) * 8
@@ -133,7 +133,7 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def large_goals(reference: Reference, repeats: int, report: Report) -> list[Figure]:
-    """Compare all corruptions on 224 x 224 pictures and report the goals."""
+    """Compare all corruptions on 224 x 224 images and report the goals."""
     figures = []
     for name in CORRUPTIONS + EXTRA:
         rows = [compare(reference, name, severity, LARGE, repeats) for severity in SEVERITIES]
@@ -148,7 +148,7 @@ def large_goals(reference: Reference, repeats: int, report: Report) -> list[Figu
 
 
 def small_goal(reference: Reference, repeats: int, report: Report) -> list[Figure]:
-    """Compare the fifteen together on a batch of 32 x 32 pictures."""
+    """Compare the fifteen together on a batch of 32 x 32 images."""
     figures = [
         compare(reference, name, severity, SMALL, repeats) for name in CORRUPTIONS for severity in SEVERITIES
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long `source` waits for pictures that need no corruption."""
+"""The time `source` waits for images that need no corruption."""
 
 import time
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What explicit state costs beside hand-written loops, and what ``vmap`` gains over one episode after another.
+"""The cost of explicit state beside hand-written loops, and the gain of ``vmap`` over one episode after another.
 
 Images are random, and so are the weights of ResNet-26 and of CLIP; the pocket models are the trained ones.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runner, the command line and the leaderboard cost beside the work itself."""
+"""The overhead of the runner, the command line and the leaderboard."""
 
 import os
 import statistics

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What CLIP methods cost beside hand-written loops, and what variants of one pass cost together.
+"""The cost of CLIP methods beside hand-written loops, and of variants that share one pass.
 
 Features and class texts are random, with as many classes and dimensions as CLIP ViT-B/16 has on ImageNet. Ours is
 timed with the checks of its results and the copies that an explicit state needs; the loops change their tensors in

@@ -64,7 +64,7 @@ class TensorLoop:
 
 
 class PublishedCache:
-    """Two dictionaries of lists, joined into matrices anew for every image, as the reference does.
+    """Two dictionaries of lists, joined into matrices again for every image, as the reference does.
 
     Args:
         text: (K, D) unit rows.

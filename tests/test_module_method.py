@@ -48,7 +48,7 @@ class Imperative(ModuleMethod):
 
 
 def by_hand(method, source, batches, resets):
-    """One module and one optimiser, made anew at each reset: what a plain script would do."""
+    """One module and one optimiser, made again at each reset: what a plain script would do."""
     scores, module, optimizer = [], *method.build(source)
     for images, reset in zip(batches, resets, strict=True):
         if reset:

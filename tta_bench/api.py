@@ -122,7 +122,7 @@ evaluate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 
 
 class Ran(NamedTuple):
-    """What a run left: how each cell ended, and the results."""
+    """A finished run: how each cell ended, and the results."""
 
     ended: tuple[Ended, ...]
     results: Results

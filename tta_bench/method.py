@@ -30,10 +30,10 @@ Need = Literal[
 ]  # fmt: skip
 Reset = Literal["image", "batch", "shift", "never"]
 Category = Literal["episodic", "online", "transductive"]
-"""What a prediction draws on besides the source model: its own image, what came before, or the other images of a
+"""The images a prediction draws on besides the source model: its own image, what came before, or the other images of a
 batch. Methods of different categories see different amounts of target data."""
 Updates = Literal["parameters", "state", "inference"]
-"""What a step changes: tensors of the model or prompts by gradient, memories and statistics, or nothing at all."""
+"""The tensors a step changes: those of the model or prompts by gradient, memories and statistics, or none."""
 
 
 ALL_PRECISIONS = frozenset({"float64", "float32", "bfloat16"})

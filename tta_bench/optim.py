@@ -61,8 +61,10 @@ def gradient(
         value, aux = loss(leaves)
     if not value.requires_grad:
         return {name: torch.zeros_like(p) for name, p in params.items()}, value, _detached(aux)
-    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-    zeroed = (torch.zeros_like(p) if g is None else g for p, g in zip(leaves.values(), found, strict=True))
+    gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    zeroed = (
+        torch.zeros_like(p) if g is None else g for p, g in zip(leaves.values(), gradients, strict=True)
+    )
     return dict(zip(leaves, zeroed, strict=True)), value.detach(), _detached(aux)
 
 

@@ -24,9 +24,9 @@ Group = Literal["methods", "datasets", "models", "replays"]
 PLUGIN = "tta_bench_plugin_"
 """Prefix of the module names that plug-in files are imported under."""
 FAILURES = (Exception, SystemExit)
-"""What code that others wrote may raise: anything but the user's interruption."""
+"""Exceptions expected from other people's code: anything but the user's interruption."""
 ANYTHING = (BaseException,)
-"""What a method may raise while its cell runs; the user's interruption is caught before it."""
+"""Exceptions expected from a method while its cell runs; the user's interruption is caught before it."""
 
 
 @lru_cache

@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    """How a student is fitted.
+    """Hyper-parameters of a student's fit.
 
     Attributes:
         lr: Learning rate.

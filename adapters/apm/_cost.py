@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a student's passes cost, by formula: multiply-adds of products alone, and Adam's traffic through memory."""
+"""The cost of a student's passes by formula: multiply-adds of products alone, and Adam's traffic through memory."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Low(NamedTuple):
 
 
 class Pool(Protocol):
-    """What gathers the third layer (N, T, L) into the output (N, D), and its derivative."""
+    """The pooling of the third layer (N, T, L) into the output (N, D), and its derivative."""
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the output (N, D)."""

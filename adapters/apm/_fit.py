@@ -48,7 +48,7 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Way:
-    """How a fit is computed.
+    """Settings of how a fit is computed.
 
     Attributes:
         engine: Name of the engine.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a GPU needs: an iteration captured once and replayed, and TensorFloat-32 products for a while."""
+"""For GPUs only: an iteration captured once and replayed, and TensorFloat-32 products for a while."""
 
 from __future__ import annotations
 

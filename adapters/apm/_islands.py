@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the locations of fitted students hold: their features, their share of the attention, and colours."""
+"""The locations of fitted students: their features, their share of the attention, and colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._fast import Fast
 
 @dataclass(frozen=True)
 class Colours:
-    """How a head that gives each location a colour is fitted.
+    """Settings for fitting the head that gives each location a colour.
 
     Attributes:
         updates: Adam's updates; 0 gives the colours of an untrained head.
@@ -36,7 +36,7 @@ class Colours:
 
 
 class Islands(NamedTuple):
-    """What the locations of N students hold.
+    """Features, attention and colours at the locations of N students.
 
     Attributes:
         features: (N, D, H, W), one feature per location, before pooling and without the code that pooling adds.

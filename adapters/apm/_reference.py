@@ -109,9 +109,9 @@ class Reference:
     def backward(self) -> None:
         """Write the gradients of the losses that `forward` gave last."""
         # The students share nothing, so the gradient of the sum is each one's own.
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             self.losses.sum(), list(self.leaves.values()), materialize_grads=True, allow_unused=True
         )
         with torch.no_grad():  # where the views were made; torch 2.6 insists on it
-            for name, grad in zip(self.leaves, found, strict=True):
+            for name, grad in zip(self.leaves, gradients, strict=True):
                 self.grads[name].copy_(grad)

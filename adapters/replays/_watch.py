@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What replays of feature-space methods share: the evidence of every step, and features as they were stored."""
+"""Shared by replays of feature-space methods: the evidence of every step, and features as they were stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._matching import Matching
 
 
 class Watched(NamedTuple):
-    """What a method gave over a stream.
+    """A method's outputs over a stream.
 
     Attributes:
         scores: (N, K).

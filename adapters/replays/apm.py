@@ -229,5 +229,5 @@ def _quirk(golden: Golden, group: str) -> CaseResult:
 
 def _quirk_lr(manifest: Mapping[str, Any]) -> float:
     """Return the learning rate of the defects, which the manifest gives in words; else the largest of all."""
-    found = re.search(r"\blr ([0-9.]+(?:e-?\d+)?)", manifest.get("format", {}).get("quirk_lr", ""))
-    return float(found[1]) if found else max(map(float, manifest["adam"]["lrs"]))
+    match = re.search(r"\blr ([0-9.]+(?:e-?\d+)?)", manifest.get("format", {}).get("quirk_lr", ""))
+    return float(match[1]) if match else max(map(float, manifest["adam"]["lrs"]))

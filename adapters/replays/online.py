@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From golden cases of the online methods to the public methods that replay them.
+"""Replays of the golden cases of the online methods by the public methods.
 
 To replay another method write a function from a `Case` to a `Plan` (or to a sentence that says why the case is
 not replayed) and register it as ``online/NAME`` in the entry-point group ``tta_bench.replays``. Most need the

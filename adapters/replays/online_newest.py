@@ -92,7 +92,7 @@ def foa(case: Case) -> Plan:
         return {"source_mean": state["source_mean"], "source_std": state["source_std"]}
 
     return Plan(
-        made, inputs=inputs, tensors=tensors, built=first, told=lambda state: {"losses": state["fitness"]}
+        made, inputs=inputs, tensors=tensors, built=first, observed=lambda state: {"losses": state["fitness"]}
     )
 
 

@@ -30,9 +30,9 @@ def calip(case: VlmCase) -> Mapping[str, Tensor]:
     with torch.no_grad():
         state = made.init(source, Task(source.num_classes, source.class_names, len(images)))
         _, evidence = made.observe(source, state, Inputs(images))
-        found = source.patches(images)
-    assert found is not None
-    tokens = torch.cat([found[0].unsqueeze(1), found[1]], 1)
+        patches = source.patches(images)
+    assert patches is not None
+    tokens = torch.cat([patches[0].unsqueeze(1), patches[1]], 1)
     return {
         "tokens": F.normalize(tokens, dim=-1),
         "logits": made.score(source, evidence),

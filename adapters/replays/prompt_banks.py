@@ -53,13 +53,13 @@ def histpt(case: VlmCase) -> Mapping[str, Tensor]:
         made.remember(source, state, one).tuned
         for state, one in zip([ran.first, *ran.states], inputs, strict=False)
     ]
-    found = {
+    folders = {
         "logits": ran.scores, "ctx": ran.stacked("params", "ctx"), "ema": ran.last["global"],
         "memory_local": ran.last["local"].mean(0), "memory_hard": ran.last["hard"].mean(0),
         "entropy_history": ran.last["entropies"], "losses": torch.stack([one.losses[-1] for one in tuned]),
     }  # fmt: skip
     names = ("pseudo", "weights", "entropy")
-    return {**found, **{name: torch.stack([one.extra[name] for one in tuned]) for name in names}}
+    return {**folders, **{name: torch.stack([one.extra[name] for one in tuned]) for name in names}}
 
 
 def _first(one: Inputs) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replays of the methods that tune a prompt, or the class features, anew for each image."""
+"""Replays of the methods that tune a prompt, or the class features, for each image by itself."""
 
 from __future__ import annotations
 

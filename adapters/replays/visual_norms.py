@@ -13,7 +13,7 @@ from tta_bench.method import Inputs, SourceModel, State, Task
 from tta_bench.parity.vlm_case import VlmCase, course, method
 
 VISUAL, TEXT, EXACT = "visual.", "text.", 100.0
-"""How the goldens call the image tower's tensors; how we call the text tower's; the scale of their final logits."""
+"""The goldens' names of the image tower's tensors; our names of the text tower's; the scale of their final logits."""
 
 
 def named(params: State) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def test_the_search_finds_the_minimum_of_a_quadratic(function):
         candidates = torch.cat([cma.propose(state, torch.randn(10, 6, generator=generator)), last])
         fitness = function(candidates)
         last = candidates[fitness.argmin()][None]
-        state = cma.told(search, state, candidates, fitness)
+        state = cma.update(search, state, candidates, fitness)
     assert float((state["mean"] - 1.5).abs().max()) < 1e-3
     assert int(state["told"]) == 150
     torch.testing.assert_close(

@@ -156,7 +156,7 @@ def test_note_adapts_batchnorm_layers_alone(model):
     else:
         assert adapted(made("note"), model) == set()
         with pytest.raises(IncompatibleError, match="finds nothing to adapt"):
-            made("note").fresh(source(model))
+            made("note").initial_state(source(model))
 
 
 @pytest.mark.parametrize("method", ["source", "clip", "lame", "t3a", "ttaug"])

@@ -137,7 +137,7 @@ def found_bad(base):
     return unreadable(Paths(base, ["cat/0.bmp", "cat/1.bmp", "dog/2.bmp"]), np.array([0, 1, 2]), 0)
 
 
-def test_a_mended_picture_is_used_and_a_newly_broken_one_left_out(pictures):
+def test_a_fixed_image_is_used_and_a_newly_broken_one_left_out(pictures):
     whole = (pictures / "cat" / "0.bmp").read_bytes()
     (pictures / "cat" / "0.bmp").write_bytes(b"x" * len(whole))
     assert found_bad(pictures) == [0]
@@ -181,7 +181,7 @@ def test_reading_many_files_is_told_and_kept_on_the_way(tmp_path, monkeypatch):
         if done == 6:
             raise KeyboardInterrupt
 
-    with contents.told_of_reading(stop_at_six), pytest.raises(KeyboardInterrupt):
+    with contents.report_reading(stop_at_six), pytest.raises(KeyboardInterrupt):
         contents.file_sums(paths)
     assert told == [(number, 9) for number in range(1, 7)]
     read = []

@@ -299,7 +299,7 @@ def damaged(mode):
     ],
     ids=[
         "empty tar", "empty zip", "a page", "damaged xz", "damaged bz2", "cut gz", "cut zip", "wrong sum", "no header",
-    ],  # the bytes hold the time of day, which would name a test anew in every worker
+    ],  # the bytes hold the time of day, which would rename a test in every worker
 )  # fmt: skip
 def test_damaged_archives_are_sentences(tmp_path, kind, content):
     (tmp_path / "archive").write_bytes(content)
@@ -398,10 +398,10 @@ def test_preparing_fetches_unpacks_and_does_it_once(tmp_path, serve, mode):
     server = serve(content=content, cuts=(20,))
     wanted = download(server, content=content, unpack=kind, into="Folder")
     told = []
-    get([wanted], tmp_path, told=told.append)
+    get([wanted], tmp_path, report=told.append)
     assert (tmp_path / "Folder" / "set" / "a.jpg").read_bytes() == b"a"
     asked = len(server.asked)
-    get([wanted], tmp_path, told=told.append)
+    get([wanted], tmp_path, report=told.append)
     assert len(server.asked) == asked == 2
     assert told[-1].endswith("unpacked already")
 
@@ -421,9 +421,9 @@ def test_preparing_again_mends_what_was_lost(tmp_path, serve, kind, harm):
         lost.unlink()
     else:
         lost.write_bytes(b"a")
-    get([wanted], tmp_path, told=told.append)
+    get([wanted], tmp_path, report=told.append)
     assert lost.read_bytes() == b"abc"
     assert told[0] == "data.bin: 1 of its files are missing, set/a.jpg among them"
-    get([wanted], tmp_path, told=told.append)
+    get([wanted], tmp_path, report=told.append)
     assert told[-1] == "data.bin: unpacked already"
     assert len(server.asked) == 2

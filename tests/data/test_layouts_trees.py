@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every dataset of files in its official layout: right labels, or the sentence that mends the folder."""
+"""Every dataset of files in its official layout: right labels, or the sentence that says how to fix the folder."""
 
 import shutil
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small copies of every dataset in its on-disk format, with the labels written out by hand.
 
-Each picture is painted in the colour of its label, so that a test sees whether it got the picture it asked for.
+Each image is painted in the colour of its label, so that a test sees whether it got the image it asked for.
 """
 
 import json
@@ -26,7 +26,7 @@ VAL = "ILSVRC2012_val_0000{}.JPEG"
 
 
 class Plant(NamedTuple):
-    """A dataset's folder, one shift, and its pictures by path, each with its label."""
+    """A dataset's folder, one shift, and its images by path, each with its label."""
 
     folder: str
     shift: Shift

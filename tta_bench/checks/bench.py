@@ -48,7 +48,7 @@ class Bench:
 
     @property
     def way(self) -> Way:
-        """How the runner would step under the card's reset."""
+        """The kind of step the runner takes under the card's reset."""
         return way_of(self.method, per_image=self.alone)
 
     def again(self) -> Bench:

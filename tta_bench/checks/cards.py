@@ -93,8 +93,8 @@ def _card_rules(method: Method, card: Card) -> Iterator[tuple[str, bool, str]]:
 def labels_unreachable(method: Method) -> None:
     """Look for any way in besides the documented arguments."""
     for name, expected in ARGUMENTS.items():
-        found = tuple(p.lstrip("_") for p in inspect.signature(getattr(type(method), name)).parameters)
-        promise(found == expected, f"{name} takes {', '.join(found)}; expected {', '.join(expected)}")
+        names = tuple(p.lstrip("_") for p in inspect.signature(getattr(type(method), name)).parameters)
+        promise(names == expected, f"{name} takes {', '.join(names)}; expected {', '.join(expected)}")
     fields = _field_names(method)
     for name, value in vars(method).items():
         promise(name in fields, f"the method has an attribute {name!r} that is no hyper-parameter")
@@ -197,14 +197,14 @@ def sentences_are_named(method: Method) -> None:
     assert source.text is not None
     allowed = (*source.text.sentences, *method.sentences(source))
     # The beginning of a sentence may be tokenized alone, to find where the rest of it stands.
-    stray = sorted({text for text in heard if not any(_is_said(text, one) for one in allowed)})
+    stray = sorted({text for text in heard if not any(_is_stated(text, one) for one in allowed)})
     promise(
         not stray,
         f"{stray[:1] and stray[0]!r} was encoded; return it from `sentences`, so that the record has it",
     )
 
 
-def _is_said(text: str, sentence: str) -> bool:
+def _is_stated(text: str, sentence: str) -> bool:
     """Return whether a text is a sentence or its beginning; ``{}`` in a sentence stands for any words."""
     pattern = ".*".join(map(re.escape, sentence.split("{}")))
     return sentence.startswith(text) or ("{}" in sentence and re.fullmatch(pattern, text) is not None)

@@ -31,7 +31,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class Place(NamedTuple):
-    """What code can change for the whole process, as it was."""
+    """The process-wide settings that code can change, as they were."""
 
     settings: tuple[Any, ...]
     folder: str | None
@@ -61,7 +61,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
     ),
 )
-"""How each global setting of torch is read and set; random generators are for `seeded`."""
+"""The getter and setter of each global setting of torch; random generators are for `seeded`."""
 
 
 def _place() -> Place:

@@ -23,8 +23,8 @@ def init_is_deterministic(method: Method) -> None:
             first = bench.init()
         with seeded(2):
             second = bench.again().init()
-        found = difference(first, second)
-        promise(not found, f"{found} between two calls of init {bench.where}")
+        change = difference(first, second)
+        promise(not change, f"{change} between two calls of init {bench.where}")
 
 
 @check("init, adapt and predict write to neither the source model, the state nor the inputs.")
@@ -37,10 +37,10 @@ def adapt_writes_to_nothing(method: Method) -> None:
         adapted = bench.adapt(state, inputs)
         if adapted.logits is None:
             bench.method.predict(bench.source, adapted.state, inputs)
-        found = difference(before, {"state": state, "inputs": inputs})
-        promise(not found, f"{found} after a step {bench.where}; clone before writing")
-        found = difference(model, _all_of(bench.source))
-        promise(not found, f"the source model's {found} after a step {bench.where}")
+        change = difference(before, {"state": state, "inputs": inputs})
+        promise(not change, f"{change} after a step {bench.where}; clone before writing")
+        change = difference(model, _all_of(bench.source))
+        promise(not change, f"the source model's {change} after a step {bench.where}")
 
 
 def _all_of(source: SourceModel) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def replay_is_equal(method: Method) -> None:
         again = bench.again()
         with seeded(2):
             second = again.steps(again.init(), range(3))
-        found = difference(first, second)
-        promise(not found, f"{found} in the second play {bench.where}; use no randomness but draw's")
+        change = difference(first, second)
+        promise(not change, f"{change} in the second play {bench.where}; use no randomness but draw's")
 
 
 @check("The initial state gives a fresh start at any time.")
@@ -113,8 +113,8 @@ def reset_is_fresh(method: Method) -> None:
         bench.steps(initial, range(2))
         kept = bench.steps(initial, range(5, 7))
         new = bench.again()
-        found = difference(kept, new.steps(new.init(), range(5, 7)))
-        promise(not found, f"{found} after a reset {bench.where}; something outside the state remembers")
+        change = difference(kept, new.steps(new.init(), range(5, 7)))
+        promise(not change, f"{change} after a reset {bench.where}; something outside the state remembers")
 
 
 @check("The method works when it is handed only what its card asks for, and more changes nothing.")

@@ -42,10 +42,10 @@ def _of_kind(bench: Bench, scores: Tensor) -> None:
 def _same_as_loop(method: Method, way: Way) -> None:
     for bench in both(method):
         inputs = bench.inputs(per_image=True)
-        found = bench.step(bench.init(), inputs, way).scores
+        scores = bench.step(bench.init(), inputs, way).scores
         looped = bench.step(bench.init(), inputs, "loop").scores
         what = "the batch" if way == "native" else "vmap"
-        bench.close(found, looped, f"{what} differs from a loop over the images")
+        bench.close(scores, looped, f"{what} differs from a loop over the images")
 
 
 @check("A step under vmap equals a loop over the images.", applies="the card says vmappable")

@@ -37,8 +37,8 @@ def state_keeps_its_shape(method: Method) -> None:
         sizes = (1, 1) if bench.alone and not method.card.independent else (BATCH, BATCH - 1)
         for seed, n in enumerate(sizes):
             after = bench.adapt(state, bench.inputs(n, seed)).state
-            found = _changed(state, after, method.card.grows)
-            promise(not found, f"{found} after a step {bench.where}")
+            change = _changed(state, after, method.card.grows)
+            promise(not change, f"{change} after a step {bench.where}")
             state = after
 
 
@@ -69,8 +69,8 @@ def state_can_be_saved(method: Method) -> None:
         loaded = unpacked(packed(state), state)
         again = bench.again()
         kept, resumed = bench.adapt(state, bench.episode(9)), again.adapt(loaded, again.episode(9))
-        found = difference(kept, resumed)
-        promise(not found, f"{found} after saving and loading the state {bench.where}")
+        change = difference(kept, resumed)
+        promise(not change, f"{change} after saving and loading the state {bench.where}")
 
 
 @check("adapt puts none of the source model's own memory into the state.")

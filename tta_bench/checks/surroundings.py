@@ -82,8 +82,8 @@ def draws_come_from_the_generator(method: Method) -> None:
             promise(
                 isinstance(leaf, Tensor), f"the draws' {path} is a {type(leaf).__name__}, expected a tensor"
             )
-        found = difference(first, second)
-        promise(not found, f"the draws' {found} between equal generators {bench.where}")
+        change = difference(first, second)
+        promise(not change, f"the draws' {change} between equal generators {bench.where}")
 
 
 @check("Draws for one image differ from one call to the next, and have one row.", applies="the method draws")

@@ -51,9 +51,9 @@ def _same_pass(bench: Bench, other: Bench, name: str) -> None:
             observed = bench.method.observe(bench.source, first, inputs)  # type: ignore[attr-defined]
             varied = other.method.observe(bench.source, second, inputs)  # type: ignore[attr-defined]
             scores = bench.method.score(bench.source, observed[1])  # type: ignore[attr-defined]
-        found = difference(observed, varied)
-        promise(not found, f"{found} with another {name}, which is declared as scoring, {bench.where}")
+        change = difference(observed, varied)
+        promise(not change, f"{change} with another {name}, which is declared as scoring, {bench.where}")
         adapted = bench.adapt(first, inputs)
-        found = difference((adapted.state, adapted.logits), (observed[0], scores))
-        promise(not found, f"{found} between adapt and observe with score {bench.where}")
+        change = difference((adapted.state, adapted.logits), (observed[0], scores))
+        promise(not change, f"{change} between adapt and observe with score {bench.where}")
         first, second = observed[0], varied[0]

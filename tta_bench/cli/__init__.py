@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _print_what_the_console_cannot_show() -> None:
-    """Write letters that the encoding of the output lacks as escapes; a path must not end a run."""
+    """Write letters that the output's encoding does not have as escapes; a path must not end a run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

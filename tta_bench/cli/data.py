@@ -189,7 +189,7 @@ def prepare(
                     downloads,
                     target,
                     progress=lambda done, total: bar.update(task, completed=done, total=total or None),
-                    told=lambda line: _say(console, line),
+                    report=lambda line: _say(console, line),
                 )
     if files.steps:
         _say(

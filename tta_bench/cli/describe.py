@@ -36,8 +36,8 @@ def _describe_method(console: Console, method: str) -> None:
     made = create_method(method)
     card = made.card
     console.print(Text.assemble((method, "bold cyan"), f"  {card.title}"))
-    said = read_docstring(type(made))
-    for paragraph in said.paragraphs():
+    text = read_docstring(type(made))
+    for paragraph in text.paragraphs():
         console.print(paragraph.replace("``", ""))
     facts = Table(box=None, pad_edge=False, show_header=False)
     facts.add_column(style="dim")
@@ -55,7 +55,7 @@ def _describe_method(console: Console, method: str) -> None:
         table.add_column("what it is", overflow="fold")
         for field in fields:
             value = getattr(made, field.name)
-            meaning = said.attributes.get(field.name, str(field.type)).replace("``", "")
+            meaning = text.attributes.get(field.name, str(field.type)).replace("``", "")
             table.add_row(field.name, str(value), meaning)
         console.print(table)
     for name, values in made.presets.items():

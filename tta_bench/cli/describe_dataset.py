@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``tta-bench describe`` says of a dataset."""
+"""``tta-bench describe`` for a dataset."""
 
 from __future__ import annotations
 

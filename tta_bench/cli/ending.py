@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends when a signal or a broken output ends it: quietly or in one sentence, with the usual code."""
+"""Ends a command on a signal or a broken output: quietly or in one sentence, with the usual exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.spec.texts import masked, visible
 
 WRITING = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
-"""What goes wrong when an output is written."""
+"""Exceptions raised when an output cannot be written."""
 BROKEN_PIPE = 128 + 13
 """The code that a shell reports for a process whose reader went away."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -129,11 +129,11 @@ def _table(found: Sequence[Curve]) -> Table:
         columns = (curve.layers, curve.agreement, curve.chance, curve.size_over_chance, curve.dimension)
         for row, (layer, agreement, chance, size, dimension) in enumerate(zip(*columns, strict=True)):
             table.add_row(
-                what if row == 0 else "", str(layer), _told(agreement.value, agreement.low, agreement.high),
+                what if row == 0 else "", str(layer), _interval(agreement.value, agreement.low, agreement.high),
                 f"{chance.value:.2f}", f"{size.value:.1f} x", f"{dimension.value:.1f}",
             )  # fmt: skip
     return table
 
 
-def _told(value: float, low: float, high: float) -> str:
+def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f}" if low != low else f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -114,7 +114,7 @@ def _beside(
     say(console, f"Written: {', '.join(map(str, written))}")
 
 
-def _levels_table(points: Sequence[LevelPoint], told: Callable[..., str]) -> Table:
+def _levels_table(points: Sequence[LevelPoint], shown: Callable[..., str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -123,13 +123,13 @@ def _levels_table(points: Sequence[LevelPoint], told: Callable[..., str]) -> Tab
     for point in points:
         low, high = (100 * end for end in point.gain[1:])
         table.add_row(
-            str(point.level), told(*point.teacher), told(*point.accuracy), f"{low:+.1f} to {high:+.1f}",
+            str(point.level), shown(*point.teacher), shown(*point.accuracy), f"{low:+.1f} to {high:+.1f}",
             f"{point.agreement.value:.3f}",
         )  # fmt: skip
     return table
 
 
-def _table(points: Sequence[Point], told: Callable[..., str]) -> Table:
+def _table(points: Sequence[Point], shown: Callable[..., str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -139,7 +139,7 @@ def _table(points: Sequence[Point], told: Callable[..., str]) -> Table:
         low, high = (100 * end for end in point.gain[1:])
         table.add_row(
             f"{point.lr:g}", f"{point.weights:,}", str(point.updates),
-            told(*point.accuracy), f"{low:+.1f} to {high:+.1f}",
+            shown(*point.accuracy), f"{low:+.1f} to {high:+.1f}",
             f"{point.agreement.value:.3f}", f"{point.loss.value:.3g}", f"{point.own.value:.3f}",
             f"{point.other.value:.3f}",
         )  # fmt: skip

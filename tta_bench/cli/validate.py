@@ -58,10 +58,10 @@ def _show(console: Console, name: str, results: Sequence[CheckResult]) -> None:
     table.add_column("status", no_wrap=True)
     table.add_column("what must hold", overflow="fold")
     for result in results:
-        told = Text(result.sentence)
+        shown = Text(result.sentence)
         if result.reason:
-            told.append(f"\n{result.reason}", STYLES[result.status])
-        table.add_row(result.name, Text(result.status, STYLES[result.status]), told)
+            shown.append(f"\n{result.reason}", STYLES[result.status])
+        table.add_row(result.name, Text(result.status, STYLES[result.status]), shown)
     console.print(table)
     counts = {status: sum(result.status == status for result in results) for status in STYLES}
     parts = [f"{count} {status}" for status, count in counts.items() if count]

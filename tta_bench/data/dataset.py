@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OpenRequest(NamedTuple):
-    """What a reader is asked to open.
+    """A request to a reader to open one shift.
 
     Attributes:
         shift: Which distribution.

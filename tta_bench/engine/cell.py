@@ -45,7 +45,7 @@ class CellJob:
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
         views: Recipe by which views are made; see `make_views`.
-        scored: Told the scores (N, K) of every batch.
+        scored: Called with the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
         initial_key: Under which the initial state is kept, where it depends on source data.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs in multiply-adds, counted by a library and by formulas."""
+"""Multiply-adds of a step, counted by a library and by formulas."""
 
 from __future__ import annotations
 

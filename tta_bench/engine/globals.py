@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is global in the process: set as a run needs it, the same for every cell, and put back afterwards."""
+"""Process-wide settings: set as a run needs them, the same for every cell, and restored afterwards."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many images of a batch are adapted at once where each is an episode of its own: as many as memory holds.
+"""The number of images adapted at once where each is an episode of its own: as many as memory holds.
 
 The size comes from what one image takes and from the memory that the machine has, not from what is free at the
 moment, so that a run on the same machine makes the same groups and the same numbers.

@@ -48,7 +48,7 @@ class _KeptWriter:
         self._kept.call(self._writer.close)
 
 
-class Told:
+class QuietReporter:
     """A reporter that says nothing more once its output is gone: reporting never decides about a cell.
 
     Args:
@@ -79,7 +79,7 @@ class Told:
         self._tell(self._reporter.cell_ended, label, status, detail)
 
 
-def told_traceback(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """Return the traceback of an error, also of one that cannot say what it is."""
     try:
         return "".join(traceback.format_exception(error))

@@ -26,7 +26,7 @@ TIMER = "time.perf_counter, synchronised with the device at both ends"
 
 
 class MethodInfo(NamedTuple):
-    """What a method says of itself on one source model.
+    """A method's description of itself on one source model.
 
     Attributes:
         view_policy: How views are made for it.

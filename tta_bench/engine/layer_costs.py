@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network costs in multiply-adds by formula: layer by layer, from its sizes and the shape of what enters it.
+"""Multiply-adds of a network by formula: layer by layer, from its sizes and the shape of its input.
 
 Products of bare tensors, such as CLIP's projection of one token, are left out where no attention is made of them.
 """

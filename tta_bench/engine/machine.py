@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers were measured on: device, threads, versions, and the revision of tta-bench."""
+"""The machine behind the numbers: device, threads, versions, and the revision of tta-bench."""
 
 from __future__ import annotations
 

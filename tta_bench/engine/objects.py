@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the names of a cell to its objects: method, dataset, source model, stream and source split."""
+"""Builds a cell's objects from its names: method, dataset, source model, stream and source split."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what was asked to cells: every name resolved and every value checked before anything runs."""
+"""Turns a request into cells: every name resolved and every value checked before anything runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine needs from the outside: somewhere to keep rows, and someone to tell how it goes."""
+"""The engine's interfaces to the outside: a sink for rows and a reporter of progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tta_bench.spec import Manifest
 
 
 class SourceScores(NamedTuple):
-    """What the source model alone says of a stream: predictions (n,) int64 and confidences (n,) float32."""
+    """The source model's own scores on a stream: predictions (n,) int64 and confidences (n,) float32."""
 
     prediction: np.ndarray
     confidence: np.ndarray

@@ -16,7 +16,7 @@ from tta_bench.checks.guard import settings_kept
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.globals import torch_settings, warnings_heard
-from tta_bench.engine.guests import Kept, Told, told_traceback
+from tta_bench.engine.guests import Kept, QuietReporter, traceback_text
 from tta_bench.engine.identity import (
     MethodInfo,
     Resolved,
@@ -49,7 +49,7 @@ RESTARTABLE = ("image", "batch")
 
 
 class Ended(NamedTuple):
-    """How one cell of a run ended: its id, its label and ``complete``, ``collapsed``, ``failed`` or ``reused``."""
+    """The end of one cell of a run: its id, its label and ``complete``, ``collapsed``, ``failed`` or ``reused``."""
 
     cell: str
     label: str
@@ -67,7 +67,7 @@ class Session:
         resume: Whether interrupted cells resume where they stopped, and not from their start.
         force: Whether complete cells are computed again.
         probe_memory: Whether CPU memory is probed.
-        scored: Told every batch with its scores, for what records do not hold.
+        scored: Called with every batch and its scores, for what records do not hold.
     """
 
     store: RecordStore
@@ -80,7 +80,7 @@ class Session:
 
     def __post_init__(self) -> None:
         """Let a reporter that fails fall silent."""
-        self._told, self._warned = Told(self.reporter), set[tuple[str, str, str]]()
+        self._told, self._warned = QuietReporter(self.reporter), set[tuple[str, str, str]]()
 
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
@@ -199,7 +199,7 @@ class Session:
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:
             self.objects.forget(one.source)
-        text = told_traceback(error)
+        text = traceback_text(error)
         return self._end(writer, replace(manifest, status="failed", error=text), brief(error))
 
     def _end(self, writer: RowWriter, manifest: Manifest, detail: str = "") -> Ended:

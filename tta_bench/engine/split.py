@@ -16,7 +16,7 @@ from tta_bench.method import Method, Need
 from tta_bench.models.source import SourceModel
 
 SOURCE_DATA: tuple[Need, ...] = ("source_images", "source_labels", "source_replay")
-"""What of the source split a card may ask for."""
+"""The parts of the source split that a card may ask for."""
 
 
 def source_data(method: Method) -> list[Need]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the locations of a feature map agree: adjacent cosines, islands, and what chance would give.
+"""Agreement among the locations of a feature map: adjacent cosines, islands, and the level expected by chance.
 
 All of it in float64, for one map (H, W, D) at a time.
 """
@@ -33,7 +33,7 @@ class Islands(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What one map's locations agree on.
+    """Agreement within one map.
 
     Attributes:
         agreement: Mean cosine of features at adjacent locations.

@@ -22,16 +22,16 @@ WRAPPERS = (
 )  # fmt: skip
 """Keys under which training scripts keep the weights, the averaged ones first."""
 SEGMENTS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What wrappers put into names anywhere; no layer bears such a name itself."""
+"""Parts that wrappers insert anywhere into names; no layer has such a name itself."""
 PREFIXES = ("module.", "model.")
-"""What wrappers put before all names."""
+"""Prefixes that wrappers put before all names."""
 UNUSED = "num_batches_tracked"
 """A counter that old checkpoints do not have and that evaluation does not read."""
 MALFORMED = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     ImportError, ArithmeticError, MemoryError, RecursionError, AssertionError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""What torch and pickle raise on files that are damaged or are no checkpoints."""
+"""Exceptions of torch and pickle on files that are damaged or are no checkpoints."""
 SHOWN = 3
 HEADER = 9
 

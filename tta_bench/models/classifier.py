@@ -160,13 +160,13 @@ def last_linear(model: nn.Module) -> nn.Linear:
     Raises:
         IncompatibleError: If there is none.
     """
-    found = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not found:
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not heads:
         raise IncompatibleError(
             f"{type(model).__name__} has no linear classifier, which features and prototypes are read from; "
             "choose a model that ends in a linear layer"
         )
-    return found[-1]
+    return heads[-1]
 
 
 @torch.no_grad()

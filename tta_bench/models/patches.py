@@ -25,8 +25,8 @@ def patch_features(visual: nn.Module, x: Tensor) -> tuple[Tensor, Tensor] | None
     """
     tower: Any = visual
     if hasattr(tower, "patches"):
-        found: tuple[Tensor, Tensor] = tower.patches(x)
-        return found
+        patches: tuple[Tensor, Tensor] = tower.patches(x)
+        return patches
     if getattr(tower, "pool_type", None) == "tok" and getattr(tower, "attn_pool", None) is None:
         return _of_transformer(tower, x)
     if getattr(getattr(tower, "trunk", None), "global_pool", None) == "token":

@@ -24,12 +24,12 @@ def read_json(path: Path) -> dict[str, Any]:
         BadInputError: If there is no such file or it holds no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInputError(f"expected a JSON file, got {str(path)!r}: {error}; check the folder") from error
-    if not isinstance(found, dict):
-        raise BadInputError(f"{path} must hold a JSON object, got {type(found).__name__}; check the file")
-    return found
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path} must hold a JSON object, got {type(content).__name__}; check the file")
+    return content
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:

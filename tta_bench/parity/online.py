@@ -153,12 +153,12 @@ def _judged(case: Case, plan: Plan, noise: float) -> CaseResult:
     for name, value in plan.built(built).items():
         golden = case.arrays[name][..., -value.shape[-1] :]
         judge.compare(name, value, golden, _rule(golden))
-    scores, state, told = _run(case, plan, start, len(case.stream))
+    scores, state, observed = _run(case, plan, start, len(case.stream))
     golden = _filled(case, case.arrays["logits"])
     judge.compare("logits", scores, golden, _limit(plan, golden, noise), _rule(golden))
     if plan.tolerance is not None:
         judge.same_classes("logits", scores, golden)
-    for name, value in told.items():
+    for name, value in observed.items():
         golden = case.arrays[name]
         judge.compare(name, value, golden, TOLD + TOLD * golden.double().abs())
     again = case.arrays.get("logits_after_reset")
@@ -189,7 +189,7 @@ def _run(
         count: Batches.
         first: Batches before these, from which the plan's inputs continue.
     """
-    state, scores, told = start, [], []
+    state, scores, observed = start, [], []
     for index, images in enumerate(case.stream[:count]):
         state = start if plan.reset_each_batch else state
         inputs = plan.inputs(case, first + index, images)
@@ -198,11 +198,15 @@ def _run(
         )
         state = stepped.state
         scores.append(stepped.scores)
-        told.append(plan.told(state))
+        observed.append(plan.observed(state))
     if plan.per_image:
         last = len(case.stream[0]) - 1
         state = step(plan.method, case.source, start, slice_inputs(inputs, last, last + 1)).state
-    return torch.cat(scores), state, {name: torch.stack([one[name] for one in told]) for name in told[0]}
+    return (
+        torch.cat(scores),
+        state,
+        {name: torch.stack([one[name] for one in observed]) for name in observed[0]},
+    )
 
 
 def _limit(plan: Plan, golden: Tensor, noise: float) -> Tensor:

@@ -100,7 +100,7 @@ class Plan:
         per_image: Whether every image is an episode of its own; the tensors are those after the last image.
         built: From the first state, as the method builds it, to tensors that arrays of their names are results for; a
             vector may be the end of a golden one.
-        told: From the state after a step to tensors that arrays of their names hold for all steps.
+        observed: From the state after a step to tensors that arrays of their names hold for all steps.
         sums: Whether the stored sums over all parameters mean anything.
         tolerance: Absolute tolerance of the scores instead of the rule of the family; every best class must then
             be that of the golden scores.
@@ -112,7 +112,7 @@ class Plan:
     start: Callable[[Case, State], State] = as_built
     tensors: Callable[[State], Mapping[str, Tensor]] = adapted_tensors
     built: Callable[[State], Mapping[str, Tensor]] = no_tensors
-    told: Callable[[State], Mapping[str, Tensor]] = no_tensors
+    observed: Callable[[State], Mapping[str, Tensor]] = no_tensors
     reset_each_batch: bool = False
     per_image: bool = False
     sums: bool = True

@@ -55,8 +55,8 @@ def write_status(results: Iterable[CaseResult], path: Path, measured_on: str) ->
     Raises:
         BadInputError: If a case was replayed and failed.
     """
-    found = summarise(results, measured_on)
-    lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in found.items()]
+    summary = summarise(results, measured_on)
+    lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in summary.items()]
     path.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n", encoding="utf-8")
 
 

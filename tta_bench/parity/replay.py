@@ -29,14 +29,14 @@ def replay(folder: Path, method: str | None = None) -> Iterator[CaseResult]:
     Raises:
         BadInputError: If no manifest is found, or none of a family that can be replayed.
     """
-    found = golden_folders(folder)
-    if not any(_known(family) for _, family in found):
-        path, family = found[0]
+    folders = golden_folders(folder)
+    if not any(_known(family) for _, family in folders):
+        path, family = folders[0]
         raise BadInputError(
             f"golden vectors of family {family!r} in {str(path)!r} cannot be replayed; "
             f"families that can: {', '.join(sorted({*filter(_known, JUDGED), *_registered()}))}"
         )
-    for path, family in found:
+    for path, family in folders:
         if _known(family):
             yield from _replayer(family)(path, method)
         elif method is None:

@@ -54,11 +54,11 @@ def statuses() -> dict[str, Status]:
 
 def label(method: str) -> Label:
     """Return ``exact``, ``close``, or ``card only`` for a method without golden vectors."""
-    found = statuses().get(method)
-    return found.label if found else "card only"
+    status = statuses().get(method)
+    return status.label if status else "card only"
 
 
 def sentence(method: str) -> str:
     """Return the label of a method with the counts behind it."""
-    found = statuses().get(method)
-    return found.sentence() if found else "card only: no golden vectors"
+    status = statuses().get(method)
+    return status.sentence() if status else "card only: no golden vectors"

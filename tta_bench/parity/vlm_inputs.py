@@ -73,9 +73,9 @@ class Features:
     @classmethod
     def read(cls, folder: Path) -> Features:
         """Read ``features.npz``."""
-        found = read_arrays(input_file(folder, "features.npz"))
+        arrays = read_arrays(input_file(folder, "features.npz"))
         views, text, raw, scale = (
-            entry(found, name, "features.npz").double()
+            entry(arrays, name, "features.npz").double()
             for name in ("views", "text", "text_templates_raw", "logit_scale")
         )
         return cls(views, text, raw, scale.reshape(()))

@@ -93,16 +93,16 @@ class Files:
         Raises:
             StoreError: If it cannot be read.
         """
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         try:
             with self._fs.open(self._full(name), "rb") as handle:
                 while block := handle.read(2**20):
-                    found.update(block)
+                    digest.update(block)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreError(f"{self.path(name)} should be a readable file and is not ({error})") from error
-        return found.hexdigest()
+        return digest.hexdigest()
 
     def remove_abandoned(self, folder: str) -> None:
         """Remove what processes of this host that have ended left half written in a folder."""

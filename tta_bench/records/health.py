@@ -43,10 +43,10 @@ def sound_manifest(store: Store, cell: str) -> Manifest | None:
 
 def _check_records(store: Store, manifest: Manifest) -> None:
     cell = manifest.id
-    found = store.records_sha256(cell)
-    if found is None:
+    digest = store.records_sha256(cell)
+    if digest is None:
         raise DamagedError("its records.parquet is missing")
-    if manifest.records_sha256 and found != manifest.records_sha256:
+    if manifest.records_sha256 and digest != manifest.records_sha256:
         raise DamagedError("its records.parquet is not the file that was written")
     table = store.read(cell, ["cell", "position"])
     if table.num_rows != manifest.images:

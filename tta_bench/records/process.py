@@ -23,10 +23,10 @@ def temporary_name(name: str) -> str:
 
 def abandoned(name: str) -> bool:
     """Return whether a temporary name is that of a process of this host that has ended."""
-    found = _NAME.fullmatch(name)
-    if found is None or found[1] != _host():
+    match = _NAME.fullmatch(name)
+    if match is None or match[1] != _host():
         return False
-    return not (runs(int(found[2])) and born(int(found[2])) == found[3])
+    return not (runs(int(match[2])) and born(int(match[2])) == match[3])
 
 
 def runs(pid: int) -> bool:

@@ -130,8 +130,8 @@ class Store:
         Raises:
             StoreError: If one is damaged, foreign or of another schema.
         """
-        found = (self.manifest(cell) for cell in self.cells())
-        return [manifest for manifest in found if manifest is not None]
+        manifests = (self.manifest(cell) for cell in self.cells())
+        return [manifest for manifest in manifests if manifest is not None]
 
     def cells(self) -> list[str]:
         """Return the ids of all cells, sorted; what was set aside is none, nor is a file that someone put there.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 LINKS = {"arXiv:": "https://arxiv.org/abs/", "openreview:": "https://openreview.net/forum?id="}
 JOURNALS = ("Transactions", "Journal")
 SEVERAL = 3
-"""From so many authors on, a line names the first alone."""
+"""Number of authors from which a line names the first alone."""
 
 
 def reference(card: Card) -> str:

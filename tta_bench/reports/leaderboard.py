@@ -46,16 +46,16 @@ def leaderboard(
     """
     loaded = load_cells(folders, cells)
     complete = [cell for cell in loaded if cell.manifest.status == "complete"]
-    found = conflicts(complete, by)
+    problems = conflicts(complete, by)
     if not allow_mixed:
-        refuse(found)
+        refuse(problems)
     groups = row_groups(cell for cell in loaded if cell.manifest.status in ("complete", *_LISTED))
     codes = _code_marks(groups)
     rows = [row for group, code in zip(groups, codes, strict=True) for row in _rows(group, by, code)]
-    found = [*found, *_row_conflicts(rows, by)]
+    problems = [*problems, *_row_conflicts(rows, by)]
     if not allow_mixed:
-        refuse(found)
-    return sorted(_marked(rows, found, by), key=_rank(rows, by))
+        refuse(problems)
+    return sorted(_marked(rows, problems, by), key=_rank(rows, by))
 
 
 def _code_marks(groups: Sequence[Sequence[StoredCell]]) -> list[str]:

@@ -84,7 +84,7 @@ class Records(NamedTuple):
     peak_mib: Floats
 
     def of_shift(self, name: str) -> Records:
-        """Return the rows of one shift, with codes anew from 0."""
+        """Return the rows of one shift, with codes that start at 0."""
         keep = self.shift == self.shifts.index(name)
         teacher = self.teacher_correct
         return Records(

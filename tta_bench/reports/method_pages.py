@@ -19,7 +19,7 @@ from tta_bench import registry
 from tta_bench.errors import BadInputError
 from tta_bench.parity.status import label, sentence
 from tta_bench.reports.citation import bibtex, reference
-from tta_bench.reports.method_text import Said, read_docstring
+from tta_bench.reports.method_text import MethodText, read_docstring
 
 if TYPE_CHECKING:
     from tta_bench.method import Card, Method
@@ -83,10 +83,10 @@ def index(methods: dict[str, Method]) -> str:
 
 def page(name: str, method: Method) -> str:
     """Return the page of one method."""
-    said = read_docstring(type(method))
-    parts = [f"# {name}\n", f"{said.summary}\n", *_citation_line(method.card)]
-    parts += [*_sections(said), f"## At a glance\n\n{table(('', ''), _glance(name, method))}"]
-    parts += [*_hyperparameters(method, said), *_presets(method)]
+    text = read_docstring(type(method))
+    parts = [f"# {name}\n", f"{text.summary}\n", *_citation_line(method.card)]
+    parts += [*_sections(text), f"## At a glance\n\n{table(('', ''), _glance(name, method))}"]
+    parts += [*_hyperparameters(method, text), *_presets(method)]
     if method.card.notes:
         parts.append(f"## Known pitfalls\n\n{method.card.notes}\n")
     if entry := bibtex(name, method.card):
@@ -111,14 +111,14 @@ def _citation_line(card: Card) -> list[str]:
     return [f"{line}\n"] if line else []
 
 
-def _sections(said: Said) -> Iterator[str]:
-    yield "## What it does\n\n" + "\n\n".join(_code(part) for part in said.body or (said.summary,)) + "\n"
-    if equations := said.equations():
+def _sections(text: MethodText) -> Iterator[str]:
+    yield "## What it does\n\n" + "\n\n".join(_code(part) for part in text.body or (text.summary,)) + "\n"
+    if equations := text.equations():
         yield "## Equations\n\n```\n" + "\n".join(equations) + "\n```\n"
-    if said.source:
-        yield f"## Source\n\n{_sentence(said.source)}\n"
-    if said.differs:
-        yield f"## What differs from the publication\n\n{_sentence(said.differs)}\n"
+    if text.source:
+        yield f"## Source\n\n{_sentence(text.source)}\n"
+    if text.differs:
+        yield f"## What differs from the publication\n\n{_sentence(text.differs)}\n"
 
 
 def _glance(name: str, method: Method) -> list[tuple[str, str]]:
@@ -145,7 +145,7 @@ def _glance(name: str, method: Method) -> list[tuple[str, str]]:
     ]
 
 
-def _hyperparameters(method: Method, said: Said) -> list[str]:
+def _hyperparameters(method: Method, text: MethodText) -> list[str]:
     fields = dataclasses.fields(method)  # type: ignore[arg-type]
     if not fields:
         return ["## Hyper-parameters\n\nNone.\n"]
@@ -153,7 +153,7 @@ def _hyperparameters(method: Method, said: Said) -> list[str]:
         (
             f"`{field.name}`",
             f"`{_value(getattr(method, field.name))}`",
-            _code(said.attributes.get(field.name, "")),
+            _code(text.attributes.get(field.name, "")),
         )
         for field in fields
     ]

@@ -12,7 +12,7 @@ SHORTEST = 10
 """Characters of the shortest call that counts as an equation without a sign that says so."""
 
 
-class Said(NamedTuple):
+class MethodText(NamedTuple):
     """The parts of a method's docstring, each paragraph as one line; code keeps its backticks.
 
     Attributes:
@@ -40,7 +40,7 @@ class Said(NamedTuple):
         return [text for text in dict.fromkeys(found) if _is_equation(text)]
 
 
-def read_docstring(method: type) -> Said:
+def read_docstring(method: type) -> MethodText:
     """Return the parts of the docstring of a method's class."""
     paragraphs, attributes = _split(method)
     for base in method.__mro__[1:]:  # shared hyper-parameters are documented where they are declared
@@ -50,7 +50,7 @@ def read_docstring(method: type) -> Said:
     source = head.partition("Source: ")[2]
     body = [part for part in paragraphs[1:] if not part.startswith(("Source: ", "Differs: "))]
     summary = paragraphs[0] if paragraphs else ""
-    return Said(summary, tuple(body), source.strip(), differs.strip(), attributes)
+    return MethodText(summary, tuple(body), source.strip(), differs.strip(), attributes)
 
 
 def _is_equation(text: str) -> bool:

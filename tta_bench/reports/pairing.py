@@ -138,9 +138,9 @@ def compare(first: str, second: str, *, seed: int = 0, resamples: int = 10_000) 
         second,
         fact_differences([(left[key], right[key]) for key in matched]),
         _rows(shared, seed, resamples),
-        tuple(_told(key) for key in left if key not in right),
-        tuple(_told(key) for key in right if key not in left),
-        tuple(_told(pair.labels) for pair in pairs if not len(pair.image)),
+        tuple(_label(key) for key in left if key not in right),
+        tuple(_label(key) for key in right if key not in left),
+        tuple(_label(pair.labels) for pair in pairs if not len(pair.image)),
     )
 
 
@@ -155,7 +155,7 @@ def _side(place: str, free: bool) -> dict[Key, list[StoredCell]]:
     for key, group in groups.items():
         for one, other in crowded(group)[:1]:
             raise BadInputError(
-                f"{place} should have one cell of {_told(key)} for each seed and has {one.manifest.id} and "
+                f"{place} should have one cell of {_label(key)} for each seed and has {one.manifest.id} and "
                 f"{other.manifest.id}; name one as {one.place}"
             )
     if not groups:
@@ -169,12 +169,12 @@ def _names(one: StoredCell) -> Key:
     return one.cell.method, one.cell.variant, one.cell.model
 
 
-def _told(key: Key) -> str:
+def _label(key: Key) -> str:
     return " ".join(part for part in key if part)
 
 
 def _listed(side: dict[Key, list[StoredCell]]) -> str:
-    names = [_told(key) for key in side]
+    names = [_label(key) for key in side]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -215,7 +215,7 @@ def _pair(key: Key, left: Sequence[StoredCell], right: Sequence[StoredCell], fre
     ids = [table[0] for table in tables]
     common, one, other = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
     if (tables[0][1][one] != tables[1][1][other]).any():
-        raise BadInputError(f"{_told(key)} has other labels on the two sides; compare runs of the same data")
+        raise BadInputError(f"{_label(key)} has other labels on the two sides; compare runs of the same data")
     return _Pair(labels, len(ids[0]), len(ids[1]), common, tables[0][2][one], tables[1][2][other])
 
 

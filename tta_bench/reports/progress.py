@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tta_bench.data.images.contents import told_of_reading
+from tta_bench.data.images.contents import report_reading
 from tta_bench.spec.texts import masked, visible
 
 QUIET_SECONDS = 10.0
@@ -56,7 +56,7 @@ class ConsoleReporter:
     def __enter__(self) -> ConsoleReporter:
         """Start drawing."""
         self._progress.start()
-        self._listening.enter_context(told_of_reading(self.reading))
+        self._listening.enter_context(report_reading(self.reading))
         return self
 
     def __exit__(

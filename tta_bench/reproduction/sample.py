@@ -18,7 +18,7 @@ TOLD_BELOW = 0.02
 
 
 class Cell(NamedTuple):
-    """What one method on one model over one shift predicted.
+    """The predictions of one method on one model over one shift.
 
     Attributes:
         name: Method, model and shift.

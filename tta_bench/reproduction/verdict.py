@@ -38,7 +38,7 @@ class Mismatch(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How far a recomputed sample agrees.
+    """The agreement of a recomputed sample.
 
     Attributes:
         images: Predictions compared.

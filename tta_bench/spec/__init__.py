@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What defines a number: request, cell, protocol card and manifest, typed. Neither torch nor pydantic."""
+"""The typed identity of a number: request, cell, protocol card and manifest. Imports neither torch nor pydantic."""
 
 from tta_bench.spec.cell import Cell as Cell
 from tta_bench.spec.cell import PluginFile as PluginFile

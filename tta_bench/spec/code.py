@@ -63,8 +63,8 @@ def module_texts(module: str, shared: Collection[str] = ()) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         path = _source_file(name)
-        found = _FILE.fullmatch(name)
-        key = f"tta_bench_plugin_{found['stem']}" if found else name
+        match = _FILE.fullmatch(name)
+        key = f"tta_bench_plugin_{match['stem']}" if match else name
         if key in texts or path is None:
             continue
         texts[key] = path.read_text(encoding="utf-8", errors="replace")

@@ -22,7 +22,7 @@ Status = Literal["running", "complete", "failed", "collapsed"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What clocks and memory figures depend on.
+    """The conditions that clocks and memory figures depend on.
 
     Attributes:
         device: Kind of device.
@@ -51,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Clock:
-    """How the clocks were read.
+    """The clocks and their settings.
 
     Attributes:
         timer: The timer.
@@ -66,7 +66,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Notes:
-    """What a reader of the numbers should know besides the protocol.
+    """Facts that a reader of the numbers should know besides the protocol.
 
     Attributes:
         sees: Whether a prediction depends on its own image alone, or on a batch.
@@ -99,7 +99,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell left besides its rows; all but ``init_ms`` is noted before the rows that it follows from.
+    """A cell's results besides its rows; all but ``init_ms`` is written before the rows that it follows from.
 
     Attributes:
         init_ms: Milliseconds spent in the method's ``init``, also where its result was reused.

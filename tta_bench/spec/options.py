@@ -18,7 +18,7 @@ KINDS = {str: "a name", int: "a whole number", bool: "true or false"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What is declared about an option besides its name, type and default.
+    """An option's declaration besides its name, type and default.
 
     Attributes:
         help: One line for ``--help`` and the documentation.

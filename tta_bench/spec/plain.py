@@ -80,7 +80,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
-    raise NotPlainError(f"{where} must be {_told(hint)}, got {type(value).__name__}")
+    raise NotPlainError(f"{where} must be {_type_name(hint)}, got {type(value).__name__}")
 
 
 def _any_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -97,6 +97,6 @@ def _any_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     raise problem
 
 
-def _told(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return words.get(hint, "a list" if get_origin(hint) is tuple else "an object")

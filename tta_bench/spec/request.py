@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user asks of a run: names, ranges and protocol choices. Neither torch nor pydantic."""
+"""A run as a user asks for it: names, ranges and protocol choices. Imports neither torch nor pydantic."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Controls:
-    """How a run is carried out; nothing here changes a number.
+    """Settings of a run that change no number.
 
     Attributes:
         output: Where the records go.

@@ -11,7 +11,7 @@ _SECRET = re.compile(
     r"(?i)(?P<before>[?&](?:[a-z_-]*(?:token|secret|password|signature)|sig|apikey|api_key|key)=)[^&\s\"']+"
 )
 FORMULA = ("=", "+", "-", "@", "\t")
-"""What a cell of a spreadsheet begins with that is computed and not shown."""
+"""First characters of spreadsheet cells that are computed instead of shown."""
 
 
 def visible(text: str) -> str:

@@ -118,7 +118,7 @@ def study(plan: Plan, advanced: Callable[[str], None] = lambda text: None) -> li
 
     Args:
         plan: What is studied.
-        advanced: Told of every setting that is done.
+        advanced: Called after every setting.
 
     Raises:
         BadInputError: If the method fits no student.

@@ -99,9 +99,9 @@ def _lines(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _draw(axis: Any, line: Sequence[Point], name: str, label: str, colour: str) -> None:
-    found = [getattr(point, name) for point in line]
+    values = [getattr(point, name) for point in line]
     updates = [point.updates for point in line]
-    axis.plot(updates, [one.value for one in found], color=colour, label=label)
+    axis.plot(updates, [one.value for one in values], color=colour, label=label)
     axis.fill_between(
-        updates, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.12
+        updates, [one.low for one in values], [one.high for one in values], color=colour, alpha=0.12
     )

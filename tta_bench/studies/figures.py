@@ -27,7 +27,7 @@ PATH_STEPS = 21
 
 
 class Figures(NamedTuple):
-    """What the figures of one image show.
+    """The data behind the figures of one image.
 
     Attributes:
         losses: (U + 1,) of the fit.
@@ -96,17 +96,17 @@ def draw_figures(plan: Plan, image: Path, second: Path | None, folder: Path) -> 
         raise BadInputError(
             "figures need matplotlib; install it with pip install 'tta-bench[plots]'"
         ) from error
-    found = figures(plan, still_of(image), None if second is None else still_of(second))
+    result = figures(plan, still_of(image), None if second is None else still_of(second))
     figure = Figure(figsize=(4 * (2 + (second is not None)), 3.6), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots(1, 2 + (second is not None))
-    axes[0].plot(found.losses)
+    axes[0].plot(result.losses)
     axes[0].set(title="loss of the fit", xlabel="updates", yscale="log")
-    shown = axes[1].imshow(found.error, vmin=0.0, cmap="magma")
+    shown = axes[1].imshow(result.error, vmin=0.0, cmap="magma")
     axes[1].set(title="1 - cosine with the teacher's last map", xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes[1])
-    if found.path is not None:
-        axes[2].plot(found.path[:, 0], found.path[:, 1])
+    if result.path is not None:
+        axes[2].plot(result.path[:, 0], result.path[:, 1])
         axes[2].set(
             title="output on the way to a second image", xlabel="share of the second image", ylabel="cosine"
         )

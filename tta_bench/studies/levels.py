@@ -40,7 +40,7 @@ def study_levels(plan: Plan, advanced: Callable[[str], None] = lambda text: None
 
     Args:
         plan: What is studied.
-        advanced: Told of every level that is done.
+        advanced: Called after every level.
 
     Raises:
         IncompatibleError: If the teacher has no class token.

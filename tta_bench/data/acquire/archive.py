@@ -24,14 +24,14 @@ ENCRYPTED = 1
 MOST_MEMBERS = 4_000_000
 """More than the largest archive of images has; ImageNet's training set has 1.3 million."""
 MOST_RATIO, FREE_OF_RATIO = 100, 1 << 28
-"""How much larger the content may be than the archive, where it is larger than so many bytes; images hardly shrink."""
+"""Largest ratio of content to archive, for content above so many bytes; images hardly shrink."""
 LONGEST_NAME = 255
 """Bytes of a file name that every file system takes."""
 MALFORMED = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, RuntimeError,
     LookupError, ArithmeticError, AttributeError, TypeError, MemoryError,
 )  # fmt: skip
-"""What the libraries raise on archives that are damaged or were made to be so."""
+"""Exceptions of the libraries on damaged or hostile archives."""
 
 
 class Member(NamedTuple):

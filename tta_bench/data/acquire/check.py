@@ -17,7 +17,7 @@ SHOWN = 3
 
 
 class Finding(NamedTuple):
-    """What was found of one shift.
+    """The state of one shift on disk.
 
     Attributes:
         shift: Which one.

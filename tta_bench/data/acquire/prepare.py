@@ -53,7 +53,7 @@ def get(
     downloads: Sequence[Download],
     root: Path,
     progress: Progress | None = None,
-    told: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Fetch and unpack files below a data folder; what is there in full already is not fetched again.
 
@@ -61,7 +61,7 @@ def get(
         downloads: What to fetch.
         root: Data folder; archives are kept in ``.downloads`` inside it until they are unpacked.
         progress: Called with bytes done and bytes in all.
-        told: Called with a line for each thing that is done.
+        report: Called with a line for each thing that is done.
 
     Raises:
         BadInputError: If something cannot be fetched or must not be unpacked.
@@ -79,15 +79,15 @@ def get(
         done = root / ARCHIVES / f"{download.file}.done"
         lacking = _lacking(read_kept(done), download, target)
         if lacking == []:
-            told(f"{download.file}: unpacked already")
+            report(f"{download.file}: unpacked already")
             continue
         if lacking:
-            told(f"{download.file}: {len(lacking)} of its files are missing, {lacking[0]} among them")
+            report(f"{download.file}: {len(lacking)} of its files are missing, {lacking[0]} among them")
         folder = root / ARCHIVES if download.unpack else target
-        told(f"{download.file}: from {download.url}")
+        report(f"{download.file}: from {download.url}")
         path = fetch(download, folder, progress)
         if download.unpack:
-            told(f"{download.file}: checksum right, unpacking into {target}")
+            report(f"{download.file}: checksum right, unpacking into {target}")
             members = unpack(path, download.unpack, target)
             write_whole(done, json.dumps({"checksum": download.checksum, "members": members}))
             path.unlink()

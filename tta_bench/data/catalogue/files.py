@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a dataset's files: where they lie, how many there are, where they come from."""
+"""Facts about a dataset's files: where they lie, how many there are, where they come from."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every corruption shares: its setting, its two halves, and the step back to 8 bits."""
+"""The base of every corruption: its setting, its two halves, and the step back to 8 bits."""
 
 from __future__ import annotations
 

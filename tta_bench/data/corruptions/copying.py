@@ -26,7 +26,7 @@ _JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 
 
 class Done(NamedTuple):
-    """What became of one image.
+    """The outcome for one image.
 
     Attributes:
         file: Path relative to the source folder.
@@ -43,7 +43,7 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Copying:
-    """How an image is corrupted and where its copies go; called with a path relative to ``src``."""
+    """Corrupts an image and names the places of its copies; called with a path relative to ``src``."""
 
     src: Path
     dst: Path

@@ -37,7 +37,7 @@ class LeftOut(NamedTuple):
 
 
 class FolderReport(NamedTuple):
-    """What was written.
+    """A summary of the files written.
 
     Attributes:
         images: Images in the source folder that were corrupted.

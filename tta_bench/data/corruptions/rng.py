@@ -74,7 +74,7 @@ class Stream:
         """Draw standard normal numbers, exact to one 65,536th of probability, tails included.
 
         The inner cells of probability are represented by their middles; the two outermost cells, where one
-        value would cut the tails off at 4.2 standard deviations, are drawn anew inside the cell.
+        value would cut the tails off at 4.2 standard deviations, are drawn again inside the cell.
         """
         cells = self.uint16(math.prod(shape))
         values = _normal_table().take(cells)

@@ -33,10 +33,10 @@ def state(path: str) -> State:
     It is the size and the times of the last change to the content and to the entry, in nanoseconds.
     """
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def file_sums(paths: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ def _keep_lasting(
 
 
 @contextmanager
-def told_of_reading(listener: Callable[[int, int], None]) -> Iterator[None]:
+def report_reading(listener: Callable[[int, int], None]) -> Iterator[None]:
     """Call a function with the files read and the files in all while `file_sums` reads many of them.
 
     Args:

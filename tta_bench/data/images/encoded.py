@@ -65,7 +65,7 @@ class EncodedImages:
 
     @property
     def workers(self) -> int:
-        """How many processes decode."""
+        """Number of processes that decode."""
         return FILE_WORKERS if self.reading.workers is None else self.reading.workers
 
     def load(self, positions: Sequence[int], preprocess: Preprocess) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What AugMix draws for a view: how much of it is the crop itself, and three weighted chains of distortions."""
+"""The draws of AugMix for a view: the share of the crop itself, and three weighted chains of distortions."""
 
 from __future__ import annotations
 

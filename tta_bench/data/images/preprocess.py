@@ -18,7 +18,7 @@ Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes a model's input; the normalisation is inside the source model.
+    """The steps from an image to a model's input; the normalisation is inside the source model.
 
     Attributes:
         size: Height and width of the input, pixels.

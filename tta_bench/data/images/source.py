@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every reader gives: images by position, with stable ids and labels."""
+"""The interface of every reader: images by position, with stable ids and labels."""
 
 from __future__ import annotations
 

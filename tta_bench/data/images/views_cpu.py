@@ -72,10 +72,10 @@ def fill_mixed(out: Tensor, image: Tensor, numbers: Tensor, area: tuple[float, f
         torch.mul(crop, shares[row] / 255, out=view)
         first = Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy())
         for part, steps in zip(parts[row], chains[row], strict=True):
-            picture = first
+            mixed = first
             for operation, level, mirrored in steps:
-                picture = DISTORT[operation](picture, level, -1 if mirrored else 1)
-            view.add_(_tensor(picture), alpha=part)
+                mixed = DISTORT[operation](mixed, level, -1 if mirrored else 1)
+            view.add_(_tensor(mixed), alpha=part)
 
 
 def chain_steps(plan: Mixing) -> list[list[list[tuple[int, float, bool]]]]:
@@ -92,45 +92,41 @@ def chain_steps(plan: Mixing) -> list[list[list[tuple[int, float, bool]]]]:
     ]
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    """Return the pixels (C, H, W) of a picture, to read from."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _tensor(image: Image.Image) -> Tensor:
+    """Return the pixels (C, H, W) of an image, to read from."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _affine(picture: Image.Image, *matrix: float) -> Image.Image:
-    size, grey = (picture.width, picture.height), (GREY,) * 3
+def _affine(image: Image.Image, *matrix: float) -> Image.Image:
+    size, grey = (image.width, image.height), (GREY,) * 3
     bilinear = Image.Resampling.BILINEAR
-    return picture.transform(size, Image.Transform.AFFINE, matrix, resample=bilinear, fillcolor=grey)
+    return image.transform(size, Image.Transform.AFFINE, matrix, resample=bilinear, fillcolor=grey)
 
 
-def _moved(picture: Image.Image, x: int, y: int) -> Image.Image:
-    """Return a picture of which pixel (i, j) is that at (i + x, j + y), grey outside."""
-    found = Image.new("RGB", (picture.width, picture.height), (GREY,) * 3)
-    found.paste(picture, (-x, -y))
-    return found
+def _moved(image: Image.Image, x: int, y: int) -> Image.Image:
+    """Return an image of which pixel (i, j) is that at (i + x, j + y), grey outside."""
+    canvas = Image.new("RGB", (image.width, image.height), (GREY,) * 3)
+    canvas.paste(image, (-x, -y))
+    return canvas
 
 
-def _rotated(picture: Image.Image, level: float, sign: int) -> Image.Image:
+def _rotated(image: Image.Image, level: float, sign: int) -> Image.Image:
     degrees = sign * int(level * MOST_DEGREES)
     if not degrees:
-        return picture
-    return picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=(GREY,) * 3)
+        return image
+    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=(GREY,) * 3)
 
 
 _BY_NAME: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
-    "autocontrast": lambda picture, level, sign: ImageOps.autocontrast(picture),
-    "equalize": lambda picture, level, sign: ImageOps.equalize(picture),
-    "posterize": lambda picture, level, sign: ImageOps.posterize(picture, BITS - int(level * BITS / 10)),
-    "solarize": lambda picture, level, sign: ImageOps.solarize(picture, 256 - int(level * 25.6)),
+    "autocontrast": lambda image, level, sign: ImageOps.autocontrast(image),
+    "equalize": lambda image, level, sign: ImageOps.equalize(image),
+    "posterize": lambda image, level, sign: ImageOps.posterize(image, BITS - int(level * BITS / 10)),
+    "solarize": lambda image, level, sign: ImageOps.solarize(image, 256 - int(level * 25.6)),
     "rotate": _rotated,
-    "shear_x": lambda picture, level, sign: _affine(picture, 1, sign * level * MOST_SHEAR, 0, 0, 1, 0),
-    "shear_y": lambda picture, level, sign: _affine(picture, 1, 0, 0, sign * level * MOST_SHEAR, 1, 0),
-    "translate_x": lambda picture, level, sign: _moved(
-        picture, sign * int(level * picture.width * MOST_SHIFT), 0
-    ),
-    "translate_y": lambda picture, level, sign: _moved(
-        picture, 0, sign * int(level * picture.height * MOST_SHIFT)
-    ),
+    "shear_x": lambda image, level, sign: _affine(image, 1, sign * level * MOST_SHEAR, 0, 0, 1, 0),
+    "shear_y": lambda image, level, sign: _affine(image, 1, 0, 0, sign * level * MOST_SHEAR, 1, 0),
+    "translate_x": lambda image, level, sign: _moved(image, sign * int(level * image.width * MOST_SHIFT), 0),
+    "translate_y": lambda image, level, sign: _moved(image, 0, sign * int(level * image.height * MOST_SHIFT)),
 }
 DISTORT = tuple(_BY_NAME[name] for name in OPERATIONS)
-"""The distortions in the order of `distortions.OPERATIONS`: picture, level in [0.1, 1] and direction to picture."""
+"""The distortions in the order of `distortions.OPERATIONS`: image, level in [0.1, 1] and direction to image."""

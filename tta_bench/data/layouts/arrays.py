@@ -28,7 +28,7 @@ MALFORMED = (
     pickle.UnpicklingError, EOFError, OSError, ValueError, ArithmeticError, AttributeError, ImportError, LookupError,
     TypeError, SyntaxError, MemoryError, RecursionError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
 )  # fmt: skip
-"""What NumPy and pickle raise on files that are damaged or were made to be so."""
+"""Exceptions of NumPy and pickle on damaged or hostile files."""
 
 
 class Arrays(NamedTuple):
@@ -218,14 +218,14 @@ def load_array(path: Path) -> np.ndarray:
     import numpy as np
 
     try:
-        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except MALFORMED as error:
         raise BadInputError(
             f"{path} must be a NumPy file, but {error or type(error).__name__}; fetch it again"
         ) from error
-    if not isinstance(found, np.ndarray) or not found.ndim:
+    if not isinstance(arrays, np.ndarray) or not arrays.ndim:
         raise BadInputError(f"{path} must be a NumPy array of several rows, got one value; fetch it again")
-    return found
+    return arrays
 
 
 def load_labels(path: Path) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every layout answers: whether its files are there, what they are, and what is odd about them."""
+"""The interface of every layout: whether its files are there, what they are, and what is odd about them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Index(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a look at the files of one shift finds, without decoding them.
+    """A survey of the files of one shift, without decoding them.
 
     Attributes:
         images: How many images there are.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `tta-bench data corrupt` writes beside its images about how they were made."""
+"""The note that `tta-bench data corrupt` writes beside its images about how they were made."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
         BadInputError: If it is damaged or is another program's.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(
             f"{path} must be the manifest of `tta-bench data corrupt`, but {error}; remove it and the images beside "
             "it, and make them again"
         ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict) or not _lists(found):
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict) or not _lists(content):
         raise BadInputError(
             f"{path} must be the manifest of `tta-bench data corrupt`, got no settings in it; remove it and the "
             "images beside it, and make them again"
         )
-    return found
+    return content

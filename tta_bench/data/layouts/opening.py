@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a declaration to images: find the folder, or say in one sentence what is missing and what helps."""
+"""Opens a declared dataset: finds its folder, or says in one sentence what is missing and what helps."""
 
 from __future__ import annotations
 

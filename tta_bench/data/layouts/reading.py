@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a dataset's images become model inputs: what its declaration says and what the user asked for."""
+"""Reading of a dataset's images as model inputs, from its declaration and the user's choices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read.
+    """Settings for reading images.
 
     Attributes:
         border: Pixels to cut from every side first (ObjectNet marks its images with a red frame).

@@ -24,7 +24,7 @@ SEED = 0
 def chosen(labels: np.ndarray, per_class: int) -> np.ndarray:
     """Return the positions of the first images of each class, in rounds over the classes.
 
-    Each round holds one image of every class in an order drawn anew, so that the first N are balanced and no class
+    Each round holds one image of every class in a new random order, so that the first N are balanced and no class
     always follows another.
 
     Args:

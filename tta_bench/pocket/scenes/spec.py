@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PocketScenes split looks like: class list, palettes, split sizes and the ranges of each look."""
+"""The look of every PocketScenes split: class list, palettes, split sizes and the ranges of each look."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the features of a map to colours: three components by PCA or t-SNE, and one range of values for RGB."""
+"""Colours of a feature map: three components by PCA or t-SNE, and one range of values for RGB."""
 
 from __future__ import annotations
 

@@ -156,12 +156,12 @@ def dense_sentence(rows: Sequence[DenseRow]) -> str:
     """Return what a student of locations came to, averaged over images, in one line."""
     last = [row for row in rows if row.updates == max(one.updates for one in rows)]
 
-    def told(value: Callable[[DenseRow], float]) -> str:
+    def shown(value: Callable[[DenseRow], float]) -> str:
         interval: Interval = mean_of([value(row) for row in last])
         return f"{interval.value:.2f}"
 
     return (
-        f"{last[0].model}: after {last[0].updates} updates cosine {told(lambda row: row.fitted)} at fitted locations "
-        f"and {told(lambda row: row.held_out)} at held-out ones (mean of the fitted targets: "
-        f"{told(lambda row: row.mean_fitted)})"
+        f"{last[0].model}: after {last[0].updates} updates cosine {shown(lambda row: row.fitted)} at fitted locations "
+        f"and {shown(lambda row: row.held_out)} at held-out ones (mean of the fitted targets: "
+        f"{shown(lambda row: row.mean_fitted)})"
     )

@@ -16,7 +16,7 @@ from tta_bench.spec import counter_seed
 from tta_bench.studies.islands.subjects import Still, Subject
 
 THRESHOLD = 0.8
-"""Cosine from which two adjacent locations agree, unless told otherwise."""
+"""Cosine from which two adjacent locations agree by default."""
 
 
 class LayerRow(NamedTuple):

@@ -26,7 +26,7 @@ INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
 class Look(NamedTuple):
-    """How features become colours.
+    """The mapping from features to colours.
 
     Attributes:
         embedding: Three components by ``"pca"`` or ``"tsne"``.

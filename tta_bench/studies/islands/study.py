@@ -39,12 +39,12 @@ from tta_bench.studies.islands.subjects import (
 
 UPDATES = (0, 1, 2, 5, 10, 19)
 PICTURES = 4
-"""Images of a dataset that are drawn, unless told otherwise."""
+"""Images of a dataset that are drawn by default."""
 
 
 @dataclass(frozen=True)
 class IslandsPlan:
-    """What is looked at.
+    """The plan of a study: models, images and measures.
 
     Attributes:
         images: Paths of image files.
@@ -92,7 +92,7 @@ class IslandsPlan:
 
 @dataclass(frozen=True)
 class IslandsResult:
-    """What a study of islands found.
+    """The results of a study of islands.
 
     Attributes:
         rows: One for each image, subject and layer.
@@ -183,7 +183,7 @@ def study_islands(
 
     Args:
         plan: What is looked at.
-        advanced: Told of images done and images in all.
+        advanced: Called with images done and images in all.
 
     Raises:
         BadInputError: For what the plan asks and cannot be had: an image, a layer, a method with a student.

@@ -40,7 +40,7 @@ class Still(NamedTuple):
 
 
 class Subject(Protocol):
-    """What has layers with a map of features each."""
+    """Anything with layers that each give a map of features."""
 
     @property
     def model(self) -> str:
@@ -48,7 +48,7 @@ class Subject(Protocol):
 
     @property
     def control(self) -> str:
-        """What is changed about it; empty for the model itself."""
+        """The change made to the model; empty for the model itself."""
 
     @property
     def layers(self) -> tuple[str, ...]:
