@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tta_bench.checks.guard import settings_kept
+from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.globals import torch_settings, warnings_heard
@@ -101,6 +102,9 @@ class Session:
         """Refuse what cannot run: missing data before any model is fetched, then methods that do not fit."""
         for cell in {cell.dataset: cell for cell in reversed(cells)}.values():
             self.objects.open(cell, cell.each_shift()[:1])
+            if not cell.data_options.get("allow_incomplete"):
+                shifts = [shift for one in cells if one.dataset == cell.dataset for shift in one.each_shift()]
+                require_one_origin(self.objects.dataset(cell), shifts)
         for cell in {(cell.method, cell.model, cell.dataset): cell for cell in cells}.values():
             check_compatible(self.objects.method(cell), self.objects.model(cell))
             self.objects.split(cell)
