@@ -22,7 +22,14 @@ from tta_bench.adapters.tent import Tent
 
 import tta_bench as tb
 from tta_bench import api
-from tta_bench.errors import BadInputError, IncompatibleError, PluginError, StoreError, UnknownNameError
+from tta_bench.errors import (
+    BadInputError,
+    Caution,
+    IncompatibleError,
+    PluginError,
+    StoreError,
+    UnknownNameError,
+)
 from tta_bench.method import Adapted, Card, Method
 from tta_bench.models.loading import load_model
 from tta_bench.pocket.datasets import POCKET
@@ -199,6 +206,17 @@ def test_weights_in_two_places_are_one_model(tmp_path):
     ]
     assert len(rows) == 3
     assert len({*first.ids, *adapted.ids, *other.ids}) == 3
+
+
+def test_a_network_without_statistics_is_a_caution_at_the_end_and_in_the_manifest(tmp_path):
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1)
+    )
+    model = tb.model(nn.Sequential(net, nn.Flatten(), nn.Linear(4, 16)), size=16)
+    with pytest.warns(Caution, match="store no statistics"):
+        results = tb.evaluate("source", "pocket", models=model, output=str(tmp_path), **SMALL)
+    ((caution,),) = [one.notes.cautions for one in results.manifests()]
+    assert "depend on the batch size" in caution
 
 
 def test_images_of_every_kind_are_the_same_images():

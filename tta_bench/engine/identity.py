@@ -84,6 +84,7 @@ class Resolved(NamedTuple):
         stream: What the method sees.
         split: The source images, where the method asks for them.
         info: What the method says of itself.
+        cautions: What to know before its numbers are trusted.
     """
 
     cell: Cell
@@ -93,6 +94,7 @@ class Resolved(NamedTuple):
     stream: Stream
     split: ImageSource | None = None
     info: MethodInfo = MethodInfo()
+    cautions: tuple[str, ...] = ()
 
 
 def protocol_card(one: Resolved) -> Protocol:
@@ -201,5 +203,6 @@ def make_manifest(one: Resolved) -> Manifest:
             prompt_set=Path(one.cell.prompts).name if one.source.text else "",
             bad_images=tuple(sorted(bad)),
             of_method=one.info.notes,
+            cautions=one.cautions,
         ),
     )

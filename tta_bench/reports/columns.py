@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tta_bench.errors import BadInputError
+from tta_bench.spec.whole import write_whole
 
 Kind = Literal["text", "count", "fraction", "gain", "ms", "mib", "flag"]
 SOURCE = "source"
@@ -322,7 +323,7 @@ def main(arguments: list[str]) -> None:
             f"expected one document, got {len(arguments)} arguments; give docs/leaderboard.md"
         )
     path = Path(arguments[0])
-    path.write_text(documented(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_whole(path, documented(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
