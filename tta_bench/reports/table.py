@@ -16,6 +16,7 @@ from rich.text import Text
 from tta_bench.reports.columns import COLUMNS, SOURCE, Column, Row, Shown
 from tta_bench.reports.text import Signs, measured, percent, signs
 from tta_bench.spec.protocol import INCOMPLETE
+from tta_bench.spec.texts import visible
 
 DEMONSTRATION_MARK = "*"
 
@@ -164,7 +165,7 @@ def _layouts(columns: Sequence[_Shown]) -> Iterator[_Layout]:
 def _cell(column: _Shown, row: Row, sign: Signs, layout: _Layout) -> str:
     below = layout.stacked if column.column.name == "method" else []
     names = [name.text(row, sign) for name in below]
-    return "\n".join([column.text(row, sign), *(f"  {name}" for name in names if name)])
+    return visible("\n".join([column.text(row, sign), *(f"  {name}" for name in names if name)]))
 
 
 def _width(layout: _Layout, rows: Sequence[Row], sign: Signs) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BadInputError
+from tta_bench.spec.texts import spreadsheet_row
 from tta_bench.spec.whole import whole
 from tta_bench.studies.islands.dense import DenseRow
 from tta_bench.studies.islands.measure import Curve, LayerRow
@@ -27,7 +28,10 @@ def write_rows(rows: Sequence[LayerRow] | Sequence[DenseRow], path: Path) -> Non
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0]._fields)
         for row in rows:
-            writer.writerow([f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in row])
+            values = spreadsheet_row(row)
+            writer.writerow(
+                [f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in values]
+            )
 
 
 def plot_curves(found: Sequence[Curve], path: Path) -> None:
