@@ -29,6 +29,7 @@ import pytest
 import torch
 
 from tta_bench.data.corruptions import CORRUPTIONS, EXTRA, corrupt
+from tta_bench.spec.whole import whole
 
 GEOMEAN_GOAL, FLOOR_GOAL, SMALL_GOAL = 6.0, 0.95, 10.0
 OWN_GOALS = {"glass_blur": 80.0, "zoom_blur": 10.0}
@@ -168,7 +169,7 @@ def processor() -> str:
 def write(path: Path, figures: list[Figure]) -> None:
     """Write the figures and their conditions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         conditions = ("cpu", "threads", "torch", "numpy", "date")
         writer.writerow(

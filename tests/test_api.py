@@ -22,11 +22,19 @@ from tta_bench.adapters.tent import Tent
 
 import tta_bench as tb
 from tta_bench import api
-from tta_bench.errors import BadInputError, IncompatibleError, PluginError, StoreError, UnknownNameError
+from tta_bench.errors import (
+    BadInputError,
+    Caution,
+    IncompatibleError,
+    PluginError,
+    StoreError,
+    UnknownNameError,
+)
 from tta_bench.method import Adapted, Card, Method
 from tta_bench.models.loading import load_model
 from tta_bench.pocket.datasets import POCKET
 from tta_bench.records.frame import read_frame
+from tta_bench.reports.results import Results
 from tta_bench.spec import Request
 from tta_bench.spec.options import options_of
 
@@ -164,6 +172,51 @@ def test_content_decides_which_cell_it_is(tmp_path):
     changed = [(image, 0) for image, _ in data]
     assert len({first, ids(net=other), ids(data=changed), ids(mean=0.5)}) == 4
     assert len(tb.load(tmp_path)) == 4
+
+
+def test_weights_in_two_places_are_one_model(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    weights = timm.create_model("test_vit", num_classes=2).state_dict()
+    places = [tmp_path / "a" / "one.pth", tmp_path / "b" / "two.pth"]
+    for place, scale in (*zip(places, (1, 1), strict=True), (tmp_path / "other.pth", 2)):
+        place.parent.mkdir(exist_ok=True)
+        torch.save({name: scale * value for name, value in weights.items()}, place)
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (40, 40), (100 * label, 50 * number, 90)).save(
+                tmp_path / "images" / name / f"{number}.png"
+            )
+    output, data = str(tmp_path / "runs"), f"folder:{tmp_path / 'images'}"
+
+    def run(method, *files):
+        models = [f"timm/test_vit:{file}" for file in files]
+        return tb.evaluate(method, data, models=models, output=output, memory=False)
+
+    first, again = run("source", places[0]), run("source", places[1])
+    assert first.ids == again.ids
+    adapted, other = run("lame", places[1]), run("source", tmp_path / "other.pth")
+    rows = Results((output,)).rows()
+    name = first.manifests()[0].protocol.weights[:8]
+    assert [(row.method, row.model, row.weights_file) for row in rows if row.model.endswith(name)] == [
+        ("source", f"timm/test_vit:{name}", str(places[0])),
+        ("lame", f"timm/test_vit:{name}", str(places[1])),
+    ]
+    assert len(rows) == 3
+    assert len({*first.ids, *adapted.ids, *other.ids}) == 3
+
+
+def test_a_network_without_statistics_is_a_caution_at_the_end_and_in_the_manifest(tmp_path):
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1)
+    )
+    model = tb.model(nn.Sequential(net, nn.Flatten(), nn.Linear(4, 16)), size=16)
+    with pytest.warns(Caution, match="store no statistics"):
+        results = tb.evaluate("source", "pocket", models=model, output=str(tmp_path), **SMALL)
+    ((caution,),) = [one.notes.cautions for one in results.manifests()]
+    assert "depend on the batch size" in caution
 
 
 def test_images_of_every_kind_are_the_same_images():

@@ -139,6 +139,41 @@ def test_a_dataset_is_described_with_its_origin(tta_bench):
     assert "severities" not in described
 
 
+@pytest.mark.parametrize(
+    ("name", "sentences"),
+    [
+        ("objectnet", ["12 of the 113 differ", "18,574 of the 50,273", "images 18,574"]),
+        ("imagenet-d", ["40 of the 109 differ", "clipart 16,049, infograph 15,700"]),
+        ("imagenet-c", ["images 50,000 each"]),
+        ("pocket-c", []),
+    ],
+)
+def test_a_dataset_is_described_with_its_count_and_its_names(tta_bench, name, sentences):
+    done = tta_bench("describe", name)
+    described = " ".join(done.out.split())
+    assert described.startswith(f"{name} "), "no markup is printed as text"
+    assert all(sentence in described for sentence in sentences)
+
+
+@pytest.mark.filterwarnings("default::tta_bench.errors.Caution")
+def test_cautions_are_said_at_the_end_of_a_run(tta_bench, tmp_path):
+    command = (
+        "run",
+        "--method",
+        "norm",
+        "--dataset",
+        "pocket",
+        "--batch-size",
+        1,
+        "--limit",
+        2,
+        "--no-memory",
+    )
+    done = tta_bench(*command, "--output", tmp_path / "runs")
+    assert done.code == 0, done.err
+    assert "Caution (1 cell): norm adapts the BatchNorm layers of pocket-bn at batch_size=1" in done.out
+
+
 def test_real_images_run_without_a_download_on_their_own_network(tta_bench, tmp_path):
     done = tta_bench(
         *("run", "--method", "norm", "--method", "eata", "--dataset", "pocket-fashion-c:contrast"),

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers of plug-ins that give what they must not, each refused in one sentence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from tta_bench.data.dataset import Dataset, Shift
-from tta_bench.data.images.checked import checked
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
+from tta_bench.data.images.checked import checked, open_checked, split_checked
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import Part, Stream, choose
-from tta_bench.errors import PluginError
+from tta_bench.errors import BadInputError, PluginError
 
 SIZE = Preprocess((8, 8), 8)
 DATASET = Dataset(name="mine", title="", class_names=("a", "b", "c"), open=None)
@@ -92,3 +94,22 @@ def test_too_few_batches_are_told():
     reader.least = 1
     with pytest.raises(PluginError, match="must give 2 batches, got 1"):
         through(reader)
+
+
+@pytest.mark.parametrize("kind", ["open", "split"])
+def test_source_images_and_test_images_pass_the_same_door(kind):
+    def read(make):
+        if kind == "open":
+            return open_checked(replace(DATASET, open=lambda request: make()), OpenRequest(Shift("mine")))
+        return split_checked(replace(DATASET, source_split=make))
+
+    what = "the reader of mine" if kind == "open" else "the reader of the source images of mine"
+    assert read(Reader).labels.tolist() == [0, 1, 2]
+    with pytest.raises(PluginError, match=f"^{what} must have labels from 0 to 2, got 7"):
+        read(lambda: Reader(labels=(0, 1, 7)))
+    with pytest.raises(PluginError, match=f"^{what} failed with KeyError: 'x'"):
+        read(lambda: {}["x"])
+    with pytest.raises(KeyboardInterrupt):
+        read(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(BadInputError, match="fetch it"):
+        read(lambda: (_ for _ in ()).throw(BadInputError("fetch it")))

@@ -16,6 +16,7 @@ from tta_bench.data.dataset import OpenRequest, Shift
 from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.layouts.base import image_ids, read_text
+from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError, UnknownNameError
 
@@ -70,6 +71,22 @@ def test_a_part_of_the_training_images_serves_as_source(data):
     paint(data / "imagenet" / "train" / "n01440764" / "a.JPEG", 0)
     images = CATALOGUE["imagenet"].source_split()
     assert len(choose(images, "full", 0)) == 1
+
+
+def test_distributed_shifts_are_not_mixed_with_generated_ones(data):
+    plant("imagenet-c", data)
+    plant("imagenet", data)
+    dataset = CATALOGUE["imagenet-c"]
+    shifts = dataset.shifts(("fog", "snow"), (3,))
+    with pytest.raises(
+        BadInputError,
+        match=r"are generated from imagenet \(imagenet-c:snow:3\) and as distributed \(imagenet-c:fog:3\); .*"
+        "allow_incomplete=True",
+    ):
+        require_one_origin(dataset, shifts)
+    for one in shifts:
+        require_one_origin(dataset, [one])
+    require_one_origin(CATALOGUE["imagenet-a"], [Shift("imagenet-a")])
 
 
 # Folders of one's own

@@ -7,12 +7,13 @@ import random
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
+from tta_bench.data.dataset import Shift
 from tta_bench.errors import Caution, StoreError
 from tta_bench.method import Adapted
 
@@ -174,3 +175,49 @@ def test_warnings_of_libraries_go_into_the_manifest_and_not_to_the_terminal():
         "UserWarning: There is a performance drop. Please file us an issue",
     )
     assert {str(one.message) for one in shown} == {"mind the batch"}
+
+
+def bad_reader(request):
+    images = fakes.Noise(request.shift)
+    images.labels = images.labels + 3
+    return images
+
+
+def fails(request):
+    raise KeyError("a column")
+
+
+@pytest.mark.parametrize("reader", [bad_reader, fails])
+def test_a_bad_reader_fails_its_own_cells_only(reader):
+    broken = replace(fakes.NOISE, name="broken", open=reader)
+    cells = [cell(fakes.Same(), [Shift("broken", "fog", 5)], dataset=broken), cell(fakes.Same())]
+    store, ended, reporter = run(cells)
+    assert [one.status for one in ended] == ["failed", "complete"]
+    assert reporter.ended[0][2].startswith("PluginError: the reader of broken:fog:5 ")
+    failed = store.manifests[ended[0].cell]
+    assert (failed.protocol.images_used, failed.status) == (0, "failed")
+    assert "the reader of broken:fog:5" in failed.error
+
+
+def test_bad_source_images_fail_the_cells_that_need_them():
+    def source_split():
+        images = fakes.Noise("source", count=60)
+        images.labels = images.labels.astype(float)
+        return images
+
+    dataset = replace(fakes.NOISE, source_split=source_split)
+    _, ended, reporter = run([cell(fakes.Replay(), dataset=dataset), cell(fakes.Same(), dataset=dataset)])
+    assert [one.status for one in ended] == ["failed", "complete"]
+    assert "the source images of noise must have whole numbers as labels" in reporter.ended[0][2]
+
+
+def test_source_images_of_another_kind_fail_the_cell_when_they_are_read():
+    def source_split():
+        images = fakes.Noise("source", count=60)
+        images.load = lambda positions, preprocess: torch.zeros(len(positions), 3, 16, 16)
+        return images
+
+    dataset = replace(fakes.NOISE, source_split=source_split)
+    _, ended, reporter = run([cell(fakes.Replay(), dataset=dataset)])
+    assert [one.status for one in ended] == ["failed"]
+    assert "must give uint8 images" in reporter.ended[0][2]

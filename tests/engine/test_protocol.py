@@ -69,9 +69,10 @@ CHANGES = {
     "device": {"change": lambda source: {"device": torch.device("meta")}},
     "scenario": {"scenario": "sequence"},
     "severity": {"shifts": [Shift("noise", "fog", 4)], "also": {"data_hash", "order_hash"}},
-    "subset": {"subset": "first-37"},
-    "images_used": {"subset": "first-20", "also": {"subset", "order_hash"}},
-    "images_available": noise(count=40) | {"subset": "first-37", "also": {"subset", "data_hash"}},
+    "subset": {"subset": "seeded-37"},
+    "images_used": {"subset": "first-20", "also": {"subset", "order_hash", "arrangement"}},
+    "images_available": noise(count=40)
+    | {"subset": "first-37", "also": {"subset", "data_hash", "arrangement"}},
     "data_hash": noise(data_hash="other"),
     "data_seed": {"data_seed": 1},
     "origin": noise(origin="generated"),
@@ -88,6 +89,8 @@ CHANGES = {
     "source_split": split(data_hash="other") | {"base": split() | {"reset": "shift"}, "reset": "shift"},
     "hyperparameters_chosen": {"chosen": "tuned-on-test"},
     "seed": {"seed": 1, "also": {"order_hash"}},
+    "arrangement": noise(arrangement="rows of the file")
+    | {"base": noise() | {"subset": "first-20"}, "subset": "first-20"},
 }
 
 

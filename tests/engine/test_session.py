@@ -11,7 +11,7 @@ import torch
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.engine import objects
 from tta_bench.engine.rows import score_columns
-from tta_bench.errors import PluginError, StoreError
+from tta_bench.errors import StoreError
 from tta_bench.method import Adapted
 from tta_bench.testing import tiny_source
 
@@ -339,11 +339,13 @@ def test_scores_that_are_not_finite_count_as_the_lowest():
         ({"ids": ["one"] * 37}, "distinct ids, got 'one' 37 times"),
     ],
 )
-def test_data_of_a_plug_in_is_checked_before_anything_is_computed(changed, sentence):
+def test_data_of_a_plug_in_is_checked_before_anything_is_computed_from_it(changed, sentence):
     def bad(request):
         images = fakes.Noise(request.shift)
         vars(images).update(changed)
         return images
 
-    with pytest.raises(PluginError, match=sentence):
-        run([cell(fakes.Same(), dataset=replace(fakes.NOISE, open=bad))])
+    store, ended, reporter = run([cell(fakes.Same(), dataset=replace(fakes.NOISE, open=bad))])
+    assert [one.status for one in ended] == ["failed"]
+    assert sentence in reporter.ended[0][2]
+    assert store.writers[ended[0].cell].batches == []

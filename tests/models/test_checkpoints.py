@@ -10,7 +10,7 @@ from torch import nn
 
 from tta_bench.errors import BadInputError
 from tta_bench.models.checkpoints import fill, read_weights
-from tta_bench.models.loading import load_model, without_file
+from tta_bench.models.loading import file_of, load_model
 
 
 def net(seed=0, classes=2):
@@ -166,22 +166,22 @@ def test_every_loader_reads_a_compiled_checkpoint(tmp_path):
     assert torch.equal(source.params["head.weight"], weights["head.weight"])
 
 
-def test_the_place_of_a_file_is_no_part_of_a_models_name(tmp_path, monkeypatch):
+def test_the_file_of_weights_is_told_apart_from_a_tag(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").write_bytes(b"x")
     names = {
-        "timm/test_vit:w.pth": "timm/test_vit",
-        "timm/resnet50:a/b:c.pth": "timm/resnet50",
-        "timm/resnet50:weights": "timm/resnet50",
-        "timm/resnet50.a1_in1k": "timm/resnet50.a1_in1k",
-        "torchvision/resnet50:IMAGENET1K_V1": "torchvision/resnet50:IMAGENET1K_V1",
-        "torchvision/resnet50:w.pth": "torchvision/resnet50",
-        "open_clip/ViT-B-16:openai": "open_clip/ViT-B-16:openai",
-        "open_clip/ViT-B-16:/x/w.pt": "open_clip/ViT-B-16",
-        "hf-hub:org/repo.v2": "hf-hub:org/repo.v2",
-        "pocket-bn": "pocket-bn",
+        "timm/test_vit:w.pth": "w.pth",
+        "timm/resnet50:a/b:c.pth": "a/b:c.pth",
+        "timm/resnet50:weights": "weights",
+        "timm/resnet50.a1_in1k": "",
+        "torchvision/resnet50:IMAGENET1K_V1": "",
+        "torchvision/resnet50:w.pth": "w.pth",
+        "open_clip/ViT-B-16:openai": "",
+        "open_clip/ViT-B-16:/x/w.pt": "/x/w.pt",
+        "hf-hub:org/repo.v2": "",
+        "pocket-bn": "",
     }
-    assert {name: without_file(name) for name in names} == names
+    assert {name: file_of(name) for name in names} == names
 
 
 def test_equal_weights_in_two_places_have_one_hash(tmp_path):

@@ -288,6 +288,44 @@ def test_comparable_facts_that_differ_are_refused_or_marked(cell, fact, value, b
     assert [row.method for row in leaderboard([folder], by=by, cells={"a", "z"})] == ["tent", "tent"]
 
 
+def test_a_row_over_images_of_two_origins_is_refused_or_marked(cell):
+    cell("a")
+    folder = cell("b", cell=shifted(SNOW), protocol={"origin": "generated from imagenet"})
+    with pytest.raises(
+        MixedProtocolError,
+        match=r"origin of imagenet-c: as distributed \(imagenet-c:fog:5\) and generated .* \(imagenet-c:snow:5",
+    ):
+        leaderboard([folder])
+    (row,) = leaderboard([folder], allow_mixed=True)
+    assert (row.shifts, row.mixed) == ("fog:5;snow:5", True)
+    assert row.origin == "as distributed;generated from imagenet"
+    assert [row.mixed for row in leaderboard([folder], by="shift")] == [False, False]
+
+
+def test_a_stream_over_images_of_two_origins_is_refused_too(cell):
+    sequence = {"shifts": (FOG, SNOW), "scenario": "sequence"}
+    folder = cell("a", cell=sequence, protocol={"origin": "as distributed; generated from imagenet"})
+    with pytest.raises(MixedProtocolError, match="origin of imagenet-c"):
+        leaderboard([folder])
+
+
+def test_missing_images_are_no_origin_of_their_own_but_are_said(cell):
+    cell("a", protocol={"origin": "as distributed, incomplete: 40 of 50,000 images"})
+    folder = cell(
+        "b", cell=shifted(SNOW), protocol={"origin": "as distributed, incomplete: 39 of 50,000 images"}
+    )
+    (row,) = leaderboard([folder])
+    assert row.mixed is False
+    assert row.origin.count("incomplete: ") == 2
+
+
+def test_natural_and_corrupted_images_of_one_folder_may_share_a_row(cell):
+    cell("a", cell=shifted("folder:x", dataset="folder:x"), protocol={"severity": ()})
+    fog = shifted("folder:x:fog:5", dataset="folder:x")
+    folder = cell("b", cell=fog, protocol={"origin": "generated from the user's images"})
+    assert [row.mixed for row in leaderboard([folder])] == [False]
+
+
 def test_the_same_method_under_two_protocols_is_two_rows(cell):
     cell("a")
     folder = cell("b", images=30, protocol={"images_used": 30})

@@ -132,6 +132,12 @@ def test_the_teacher_column_is_there_only_if_a_row_has_it():
     assert "teacher" in printed(ROWS, 140).split("──")[0]
 
 
+def test_missing_images_are_said_below_the_table():
+    text = printed([row(origin="as distributed, incomplete: 5 of 50,000 images"), row(method="norm")], 100)
+    assert "Images of pocket-c are missing" in text
+    assert "are missing" not in printed([row(origin="as distributed")], 100)
+
+
 def test_by_shift_names_the_shift_of_each_row():
     text = printed([row(shifts="fog:5"), row(shifts="gaussian_noise:5")], 100)
     assert "fog:5" in text

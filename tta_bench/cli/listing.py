@@ -51,6 +51,8 @@ def list_names(
     import csv
     import sys
 
+    from tta_bench.spec.texts import spreadsheet_row
+
     own = {Kind.suites: _suites, Kind.prompts: _prompts}
     rows: list[tuple[str, ...]] = [*(own[kind]() if kind in own else _registered(kind))]
     if no_gradients or category or needs:
@@ -61,7 +63,8 @@ def list_names(
 
         rows = [(*row, label(row[0])) for row in rows]
     if as_csv:
-        csv.writer(sys.stdout).writerows([("name", "summary", "package", *parity), *rows])
+        head = ("name", "summary", "package", *parity)
+        csv.writer(sys.stdout).writerows(map(spreadsheet_row, [head, *rows]))
         return
     from rich.table import Table
 

@@ -98,6 +98,7 @@ def _request(given: dict[str, Any], config: Path | None, suite: str | None) -> R
 
 def _report(console: Console, output: str, ran: Ran) -> None:
     """Print the table of this run's cells, and name what was written."""
+    from tta_bench.reports.cautions import caution_lines
     from tta_bench.reports.progress import say
     from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
@@ -111,12 +112,14 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
-    warned = sum(bool(one.warnings) for one in ran.results.manifests() if one.id in fresh)
+    manifests = ran.results.manifests()
+    warned = sum(bool(one.warnings) for one in manifests if one.id in fresh)
     if warned:
         where = "its manifest.json" if warned == 1 else "their manifest.json files"
         cells = "1 cell" if warned == 1 else f"{warned} cells"
         say(console, f"Libraries or plug-ins warned during {cells}; see warnings in {where}")
-    for sentence in skipped_images(output, {one.cell for one in ran.ended}):
+    left_out = skipped_images(output, {one.cell for one in ran.ended})
+    for sentence in [*caution_lines(manifests), *left_out]:
         say(console, sentence, style="yellow")
     for one in ran.ended:
         if one.status == "failed":

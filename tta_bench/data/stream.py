@@ -110,7 +110,7 @@ class Stream:
     def order_hash(self) -> str:
         """Return the hash of all shifts and image ids in stream order."""
         ends = [0, *(np.flatnonzero(np.diff(self._part)) + 1).tolist(), len(self)]
-        runs = [range(begin, end) for begin, end in pairwise(ends)]
+        runs = [range(begin, end) for begin, end in pairwise(ends) if begin < end]
         ids = [[str(self._shift(run.start)), [self._id(row) for row in run]] for run in runs]
         return digest(ids, 16)
 

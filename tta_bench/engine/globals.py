@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,19 +27,29 @@ def torch_settings(seed: int = 0) -> Iterator[None]:
         yield
 
 
+class Heard(NamedTuple):
+    """Warnings of one cell, each once: those of libraries and plug-ins, and our own cautions."""
+
+    warnings: list[str]
+    cautions: list[str]
+
+
 @contextmanager
-def warnings_heard() -> Iterator[list[str]]:
-    """Collect the warnings of libraries and plug-ins instead of showing them; our own cautions are shown."""
-    heard: list[str] = []
+def warnings_heard() -> Iterator[Heard]:
+    """Collect the warnings of libraries and plug-ins instead of showing them; our own cautions are shown as well."""
+    heard = Heard([], [])
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def hear(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            text = f"{category.__name__}: {message}"
-            if issubclass(category, Caution):
+            own = issubclass(category, Caution)
+            kept, text = (
+                (heard.cautions, str(message)) if own else (heard.warnings, f"{category.__name__}: {message}")
+            )
+            if own:
                 shown(message, category, *where, **more)
-            elif text not in heard and len(heard) < MOST_WARNINGS:
-                heard.append(text)
+            if text not in kept and len(kept) < MOST_WARNINGS:
+                kept.append(text)
 
         warnings.showwarning = hear
         yield heard

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,10 @@ from tta_bench.prompts import sentences_hash
 from tta_bench.spec import Cell, Manifest, Notes, Protocol, digest
 from tta_bench.spec.cell import ID_LENGTH
 from tta_bench.spec.manifest import Clock
+from tta_bench.spec.protocol import ORIGINS
 
+UNKNOWN_ORDER = "the first of the reader"
+"""What the first images are where a reader does not say it."""
 TIMER = "time.perf_counter, synchronised with the device at both ends"
 
 
@@ -81,6 +84,7 @@ class Resolved(NamedTuple):
         stream: What the method sees.
         split: The source images, where the method asks for them.
         info: What the method says of itself.
+        cautions: What to know before its numbers are trusted.
     """
 
     cell: Cell
@@ -90,6 +94,7 @@ class Resolved(NamedTuple):
     stream: Stream
     split: ImageSource | None = None
     info: MethodInfo = MethodInfo()
+    cautions: tuple[str, ...] = ()
 
 
 def protocol_card(one: Resolved) -> Protocol:
@@ -108,9 +113,9 @@ def protocol_card(one: Resolved) -> Protocol:
         images_available=sum(len(part.images) for part in stream.parts),
         data_hash=digest([part.images.data_hash for part in stream.parts], 16),
         data_seed=cell.data_seed,
-        origin="; ".join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
+        origin=ORIGINS.join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
         order_hash=stream.order_hash(),
-        model=cell.model,
+        model=cell.model_name,
         weights=source.weights_sha256,
         preprocessing=source.preprocess.describe(),
         normalisation=normalisation(source),
@@ -122,6 +127,7 @@ def protocol_card(one: Resolved) -> Protocol:
         source_split="" if one.split is None else one.split.data_hash,
         hyperparameters_chosen=cell.chosen,
         seed=cell.seed,
+        arrangement=_arrangement(cell.subset, [part.images for part in stream.parts]),
     )
 
 
@@ -143,6 +149,13 @@ def encoded_prompts(one: Resolved) -> str:
 
 def _origin(images: ImageSource) -> str:
     return str(getattr(images, "origin", "as distributed"))
+
+
+def _arrangement(subset: str, sources: Sequence[ImageSource]) -> str:
+    """Return what the first N images of a stream's readers are, empty for subsets that no order decides."""
+    if not subset.startswith("first-"):
+        return ""
+    return ORIGINS.join(dict.fromkeys(str(getattr(one, "arrangement", UNKNOWN_ORDER)) for one in sources))
 
 
 def normalisation(source: SourceModel) -> str:
@@ -190,5 +203,6 @@ def make_manifest(one: Resolved) -> Manifest:
             prompt_set=Path(one.cell.prompts).name if one.source.text else "",
             bad_images=tuple(sorted(bad)),
             of_method=one.info.notes,
+            cautions=one.cautions,
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
-from tta_bench.data.images.checked import checked
+from tta_bench.data.images.checked import open_checked
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
@@ -131,7 +131,7 @@ class Objects:
         for key in keys:
             if key not in opened:
                 request, dataset = OpenRequest(key[0], cell.data_seed, options), self.dataset(cell)
-                opened[key] = checked(dataset.open(request), dataset, key[0])
+                opened[key] = open_checked(dataset, request)
         self._images = opened
         return [opened[key] for key in keys]
 

@@ -23,7 +23,7 @@ from tta_bench.hyperparameters import (
     variant,
 )
 from tta_bench.method import Method
-from tta_bench.models.loading import family_of
+from tta_bench.models.loading import family_of, file_of
 from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
 from tta_bench.spec.code import module_texts
@@ -192,11 +192,18 @@ def _cells(
                     chosen=request.chosen,
                     prompts=prompts,
                     views=request.views,
+                    weights_file=_weights_file(model, request, live),
                     data_options=request.data_options,
                     suite=request.suite,
                     plugin_code=_plugin_code(model, dataset.name, live),
                     in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),
                 )
+
+
+def _weights_file(model: str, request: Request, live: Live) -> str:
+    """Return the file that the weights of a model are read from, empty where there is none."""
+    named = live.find("model", model) is None
+    return file_of(model) if named and request.pretrained else ""
 
 
 def _plugin_code(model: str, dataset: str, live: Live) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 
 from tta_bench.checks.guard import settings_kept
-from tta_bench.data.stream import Stream
+from tta_bench.data.images.checked import Unread
+from tta_bench.data.layouts.opening import require_one_origin
+from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
-from tta_bench.engine.globals import torch_settings, warnings_heard
+from tta_bench.engine.globals import Heard, torch_settings, warnings_heard
 from tta_bench.engine.guests import Kept, QuietReporter, traceback_text
 from tta_bench.engine.identity import (
     MethodInfo,
@@ -32,7 +35,7 @@ from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScore
 from tta_bench.engine.rows import source_scores
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
-from tta_bench.errors import Caution
+from tta_bench.errors import Caution, PluginError
 from tta_bench.method import Method, Task
 from tta_bench.models.source import SourceModel
 from tta_bench.registry import ANYTHING, brief
@@ -44,6 +47,8 @@ SCORES_BATCH = 64
 DONE = ("complete", "collapsed")
 COMPARED = ("torch", "timm", "open_clip_torch", "torchvision")
 """Libraries whose versions may change numbers."""
+FAILS_ITS_CELLS = (PluginError,)
+"""What a bad reader of images ends with; the cells of other datasets run."""
 RESTARTABLE = ("image", "batch")
 """Reset rules under which an interrupted cell resumes at the next batch."""
 
@@ -100,10 +105,15 @@ class Session:
     def _check(self, cells: Sequence[Cell]) -> None:
         """Refuse what cannot run: missing data before any model is fetched, then methods that do not fit."""
         for cell in {cell.dataset: cell for cell in reversed(cells)}.values():
-            self.objects.open(cell, cell.each_shift()[:1])
+            with suppress(*FAILS_ITS_CELLS):
+                self.objects.open(cell, cell.each_shift()[:1])
+            if not cell.data_options.get("allow_incomplete"):
+                shifts = [shift for one in cells if one.dataset == cell.dataset for shift in one.each_shift()]
+                require_one_origin(self.objects.dataset(cell), shifts)
         for cell in {(cell.method, cell.model, cell.dataset): cell for cell in cells}.values():
             check_compatible(self.objects.method(cell), self.objects.model(cell))
-            self.objects.split(cell)
+            with suppress(*FAILS_ITS_CELLS):
+                self.objects.split(cell)
 
     def _cell(self, cell: Cell) -> Ended:
         one, problem = self._resolve(cell)
@@ -123,31 +133,42 @@ class Session:
         return self._compute(one, manifest, start)
 
     def _resolve(self, cell: Cell) -> tuple[Resolved, BaseException | None]:
-        """Return a cell with its objects, and why its method says nothing of itself if it fails to."""
+        """Return a cell with its objects, and why it cannot run if its method or its reader fails."""
         method, source = self.objects.method(cell), self.objects.model(cell)
-        stream, split = self.objects.stream(cell, source), self.objects.split(cell)
         info, problem = _describe(method, source, self.objects.watch(source))
-        self._warn_of_single_images(cell, method, source, info)
-        return Resolved(cell, method, self.objects.dataset(cell), source, stream, split, info), problem
+        try:
+            stream, split = self.objects.stream(cell, source), self.objects.split(cell)
+        except FAILS_ITS_CELLS as error:
+            stream, split, problem = _unread(cell, source), None, error
+        cautions = (*source.cautions, *self._single_images(cell, method, source, info))
+        return (
+            Resolved(cell, method, self.objects.dataset(cell), source, stream, split, info, cautions),
+            problem,
+        )
 
-    def _warn_of_single_images(
+    def _single_images(
         self, cell: Cell, method: Method, source: SourceModel, info: MethodInfo
-    ) -> None:
-        """Say once per method and model that a batch of one image has no statistics to adapt BatchNorm layers to."""
-        where = cell.method, cell.variant, cell.model
+    ) -> tuple[str, ...]:
+        """Return the caution that a batch of one image has no statistics to adapt BatchNorm layers to, if it applies.
+
+        It is shown once per method and model.
+        """
         layers = {layer.name for layer in source.layers if layer.kind == "batch"}
         touched = any(name.rpartition(".")[0] in layers for name in info.adapted_tensors)
         single = cell.batch_size == 1 and cell.reset != "image"
         touched = touched or "batchnorm" in method.card.needs
-        if single and touched and not is_baseline(method) and where not in self._warned:
+        if not single or not touched or is_baseline(method):
+            return ()
+        way_out = method.one_image or "take more images per step with batch_size=N"
+        caution = (
+            f"{cell.method} adapts the BatchNorm layers of {cell.model} at batch_size=1, and the statistics of one "
+            f"image say little of its domain; {way_out}"
+        )
+        where = cell.method, cell.variant, cell.model
+        if where not in self._warned:
             self._warned.add(where)
-            way_out = method.one_image or "take more images per step with batch_size=N"
-            warnings.warn(
-                f"{cell.method} adapts the BatchNorm layers of {cell.model} at batch_size=1, and the statistics of one "
-                f"image say little of its domain; {way_out}",
-                Caution,
-                stacklevel=2,
-            )
+            warnings.warn(caution, Caution, stacklevel=2)
+        return (caution,)
 
     def _compute(self, one: Resolved, manifest: Manifest, start: int) -> Ended:
         writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
@@ -160,10 +181,9 @@ class Session:
             except ANYTHING as error:  # the store's own errors end the run
                 if kept.failure is error:
                     raise
-                return self._failed(one, writer, replace(manifest, warnings=tuple(heard)), error)
+                return self._failed(one, writer, _with(manifest, heard), error)
         status: Status = "complete" if outcome.finite else "collapsed"
-        ended = replace(manifest, outcome=outcome, status=status, warnings=tuple(heard))
-        return self._end(writer, ended)
+        return self._end(writer, replace(_with(manifest, heard), outcome=outcome, status=status))
 
     def _outcome(
         self, one: Resolved, manifest: Manifest, writer: RowWriter, kept: Kept, start: int
@@ -233,6 +253,18 @@ def _describe(method: Method, source: SourceModel, watch: Watch) -> tuple[Method
         raise
     except ANYTHING as error:  # whatever a method raises fails its own cell
         return MethodInfo(), error
+
+
+def _unread(cell: Cell, source: SourceModel) -> Stream:
+    """Return the stream of a cell whose reader failed: no image of any shift."""
+    parts = [Part(shift, Unread(), np.empty(0, dtype=np.int64)) for shift in cell.each_shift()]
+    return Stream(parts, cell.batch_size, source.preprocess)
+
+
+def _with(manifest: Manifest, heard: Heard) -> Manifest:
+    """Return the manifest of a cell with what was warned of while it ran."""
+    cautions = tuple(dict.fromkeys([*manifest.notes.cautions, *heard.cautions]))
+    return replace(manifest, warnings=tuple(heard.warnings), notes=replace(manifest.notes, cautions=cautions))
 
 
 def _other_versions(kept: Manifest, now: Manifest) -> str:

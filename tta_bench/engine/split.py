@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.data.dataset import Dataset
+from tta_bench.data.images.checked import split_checked
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
@@ -34,13 +35,14 @@ def open_split(dataset: Dataset, name: str, method: Method) -> ImageSource:
 
     Raises:
         BadInputError: If the dataset provides none.
+        PluginError: If its reader gives what no method can be given.
     """
     if dataset.source_split is None:
         raise BadInputError(
             f"method {name!r} needs source data ({', '.join(source_data(method))}), which dataset "
             f"{dataset.name!r} does not provide; leave the method out or choose a dataset that does, e.g. pocket-c"
         )
-    return dataset.source_split()
+    return split_checked(dataset)
 
 
 class SplitBatches:

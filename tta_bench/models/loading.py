@@ -60,17 +60,15 @@ def is_file(choice: str) -> bool:
     return "/" in choice or "." in choice or Path(choice).expanduser().is_file()
 
 
-def without_file(name: str) -> str:
-    """Return a model's name without the file of weights that it may end in; the weights' hash stands for the file.
+def file_of(name: str) -> str:
+    """Return the file of weights that a model's name ends in, empty if it ends in none.
 
-    ``timm/resnet50:weights/best.pt`` gives ``timm/resnet50``; a tag, as in ``torchvision/resnet50:IMAGENET1K_V1``,
-    stays.
+    ``timm/resnet50:weights/best.pt`` gives ``weights/best.pt``; a tag, as in ``torchvision/resnet50:IMAGENET1K_V1``,
+    is no file.
     """
     family, rest = family_of(name)
-    _, colon, choice = rest.partition(":")
-    if not colon or not is_file(choice) or name.startswith(f"{family}:"):
-        return name
-    return name.removesuffix(f":{choice}")
+    choice = rest.partition(":")[2]
+    return "" if not choice or name.startswith(f"{family}:") or not is_file(choice) else choice
 
 
 def load_model(

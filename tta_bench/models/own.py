@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from tta_bench.data.images.preprocess import Interpolation, Preprocess
-from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.errors import BadInputError, Caution, IncompatibleError
 from tta_bench.models.classifier import Classifier, check_head
 from tta_bench.models.loading import DTYPES
 from tta_bench.models.source import SourceModel
@@ -74,6 +75,8 @@ class OwnModel:
             dtype=DTYPES[precision],
             device=device,
         )
+        for caution in source.cautions:
+            warnings.warn(caution, Caution, stacklevel=2)
         if precision == "bfloat16":
             source.round_products(torch.bfloat16)
         return source

@@ -12,6 +12,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.parity.judge import was_replayed
 from tta_bench.parity.result import CaseResult
 from tta_bench.parity.status import Status
+from tta_bench.spec.whole import write_whole
 
 
 def summarise(results: Iterable[CaseResult], measured_on: str = "") -> dict[str, Status]:
@@ -57,7 +58,7 @@ def write_status(results: Iterable[CaseResult], path: Path, measured_on: str) ->
     """
     summary = summarise(results, measured_on)
     lines = [f"{json.dumps(name)}: {json.dumps(s._asdict())}" for name, s in summary.items()]
-    path.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n", encoding="utf-8")
+    write_whole(path, "{\n  " + ",\n  ".join(lines) + "\n}\n")
 
 
 def _word(golden: str) -> str:

@@ -25,6 +25,8 @@ CHUNK = 100
 class PocketImages:
     """One PocketScenes split under at most one corruption; images are kept once they were made.
 
+    The labels of a split are shuffled, so the first N images are a random sample; `arrangement` says so.
+
     Args:
         split: Name of the split.
         corruption: Name of the corruption; empty: none.
@@ -32,6 +34,8 @@ class PocketImages:
         seed: Of the corruption's random numbers; the scenes themselves always have seed 0.
         chosen: Options of the corruption that are not at their default.
     """
+
+    arrangement = "shuffled over the classes"
 
     def __init__(
         self,

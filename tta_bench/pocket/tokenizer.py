@@ -14,6 +14,7 @@ from pathlib import Path
 from open_clip.tokenizer import SimpleTokenizer
 
 from tta_bench.pocket.nets import WEIGHTS
+from tta_bench.spec.whole import write_whole
 
 CONTEXT_LENGTH = 20
 MERGES = WEIGHTS / "pocket-clip.bpe.gz"
@@ -59,7 +60,7 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 def write_merges(path: Path, words: Iterable[str]) -> None:
     """Write the merges that given words need, in the form that open_clip reads: a heading, then the merges."""
     text = "\n".join(["#version: 0.2 (reduced)", *reduced_merges(words)])
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    write_whole(path, gzip.compress(text.encode(), mtime=0))
 
 
 def load_tokenizer(merges: Path = MERGES) -> SimpleTokenizer:

@@ -13,10 +13,12 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from tta_bench.errors import StoreError
 from tta_bench.records.process import TEMPORARY, abandoned, temporary_name
 from tta_bench.spec.texts import masked
+from tta_bench.spec.whole import sync_folder
 
 
 class Files:
@@ -152,11 +154,18 @@ class Files:
             with self._fs.open(temporary, "wb") as handle:
                 fill(handle)
                 _make_durable(handle)
-            self._fs.mv(temporary, self._full(name))
+            self._move(temporary, name)
         except OSError as error:
             with suppress(OSError):
                 self._fs.rm_file(temporary)
             raise self._unwritable(name, error) from error
+
+    def _move(self, old: str, name: str) -> None:
+        """Give a file or a folder its name, and let the disk of this machine have the name."""
+        new = self._full(name)
+        self._fs.mv(old, new)
+        if isinstance(self._fs, LocalFileSystem):
+            sync_folder(os.path.dirname(new))
 
     def _unwritable(self, name: str, error: OSError) -> StoreError:
         return StoreError(
@@ -172,7 +181,7 @@ class Files:
             StoreError: If it cannot be renamed.
         """
         try:
-            self._fs.mv(self._full(name), self._full(new_name))
+            self._move(self._full(name), new_name)
         except OSError as error:
             raise self._unwritable(name, error) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tta_bench.errors import BadInputError
+from tta_bench.spec.whole import write_whole
 
 Kind = Literal["text", "count", "fraction", "gain", "ms", "mib", "flag"]
 SOURCE = "source"
@@ -224,6 +225,12 @@ class Row:
         since=2,
     )
     weights: str = _column("text", "First 8 digits of the SHA-256 of the model's weights.")
+    weights_file: str = _column(
+        "text",
+        "File that the weights were read from, if any; several joined by `;`. `model` then ends in their hash, so that "
+        "it does not depend on where the file lies.",
+        since=3,
+    )
     preprocessing: str = _column("text", "Resize, crop and normalisation of the model.")
     prompt_set: str = _column(
         "text", "Name of the prompt templates; empty without a text side. Names are not compared.", since=2
@@ -235,6 +242,12 @@ class Row:
     source_data: str = _column("text", "Data of the source domain that the method was given, or `none`.")
     hyperparameters_chosen: str = _column(
         "text", "How the hyper-parameters were chosen: `published`, `held-out` or `tuned-on-test`."
+    )
+    origin: str = _column(
+        "text",
+        "Where the images come from: as distributed, or how they were generated, and how many are missing where a run "
+        "allowed that; several joined by `;`.",
+        since=3,
     )
     protocol: str = _column("text", "First 8 digits of the hash of the comparable facts of the row's cells.")
     status: str = _column(
@@ -310,7 +323,7 @@ def main(arguments: list[str]) -> None:
             f"expected one document, got {len(arguments)} arguments; give docs/leaderboard.md"
         )
     path = Path(arguments[0])
-    path.write_text(documented(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_whole(path, documented(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,20 @@ def conflicts(cells: Sequence[StoredCell], by: By) -> list[Conflict]:
         for (dataset, shift, _, fact), values in seen.items()
         if len(values) > 1
     }
-    return sorted(found | set(_crowds(cells, by, {conflict.dataset for conflict in found})))
+    found |= set(_crowds(cells, by, {conflict.dataset for conflict in found}))
+    return sorted(found | set(_origins(cells) if by == "dataset" else ()))
+
+
+def _origins(cells: Sequence[StoredCell]) -> Iterator[Conflict]:
+    """Yield the rows that average over corrupted images of several origins, such as distributed and generated ones."""
+    for group in row_groups(cells):
+        places: dict[str, str] = {}
+        for one in group:
+            if one.protocol.severity:
+                for origin in one.protocol.origins:
+                    places[origin] = min(one.cell.shifts[0], places.get(origin, one.cell.shifts[0]))
+        if len(places) > 1:
+            yield Conflict(group[0].cell.dataset, "", "origin", tuple(sorted(places.items())))
 
 
 def _scoped_facts(one: StoredCell, by: By) -> Iterator[tuple[str, str, str, str, str]]:

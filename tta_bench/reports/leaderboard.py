@@ -15,6 +15,7 @@ from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
 from tta_bench.reports.load import StoredCell, load_cells, load_records
 from tta_bench.reports.summary import summarise
 from tta_bench.spec import canonical, digest
+from tta_bench.spec.protocol import ORIGINS
 
 __all__ = ["leaderboard", "validate_leaderboard", "write_csv"]
 
@@ -60,7 +61,7 @@ def leaderboard(
 
 def _code_marks(groups: Sequence[Sequence[StoredCell]]) -> list[str]:
     # Two versions of a method's code are two rows; only then is the version part of the variant.
-    shown = [(one.cell.method, one.cell.variant, one.cell.model, one.cell.dataset) for one, *_ in groups]
+    shown = [(one.cell.method, one.cell.variant, one.model, one.cell.dataset) for one, *_ in groups]
     hashes = [one.cell.method_hash for one, *_ in groups]
     count = Counter(name for name, _ in dict.fromkeys(zip(shown, hashes, strict=True)))
     return [f"code={code[:8]}" if count[name] > 1 else "" for name, code in zip(shown, hashes, strict=True)]
@@ -88,7 +89,7 @@ def _row(
         method=cell.method,
         variant=",".join(part for part in (cell.variant, code) if part),
         category=notes.category,
-        model=cell.model,
+        model=first.model,
         dataset=cell.dataset,
         shifts=";".join(shift.removeprefix(f"{cell.dataset}:") for shift in shifts),
         seeds=_joined(one.cell.seed for one in group),
@@ -101,11 +102,13 @@ def _row(
         device=protocol.device,
         machine=_joined(_machine(one) for one in group),
         weights="random" if notes.random_weights else protocol.weights[:8],
+        weights_file=_joined(one.cell.weights_file for one in group if one.cell.weights_file),
         preprocessing=protocol.preprocessing,
         prompt_set=notes.prompt_set,
         prompts=protocol.prompts,
         source_data=protocol.source_data,
         hyperparameters_chosen=protocol.hyperparameters_chosen,
+        origin=_joined(origin for one in group for origin in one.protocol.origin.split(ORIGINS)),
         protocol=digest(sorted(canonical(one.protocol.comparable) for one in group), 8),
         status=first.manifest.status,
         demonstration=any(_demonstration(one) for one in group),

@@ -51,6 +51,12 @@ class StoredCell(NamedTuple):
         return self.manifest.protocol
 
     @property
+    def model(self) -> str:
+        """Return the name of its source model; weights from a file go by their hash, wherever the file lies."""
+        cell = self.cell
+        return f"{cell.model_name}:{self.protocol.weights[:8]}" if cell.weights_file else cell.model
+
+    @property
     def place(self) -> str:
         """Return where the cell lies, as a user would name it."""
         return f"{self.store.url}/cells/{self.manifest.id}"

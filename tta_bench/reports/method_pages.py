@@ -20,6 +20,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.parity.status import label, sentence
 from tta_bench.reports.citation import bibtex, reference
 from tta_bench.reports.method_text import MethodText, read_docstring
+from tta_bench.spec.whole import write_whole
 
 if TYPE_CHECKING:
     from tta_bench.method import Card, Method
@@ -62,7 +63,7 @@ def write_pages(folder: Path) -> list[Path]:
     pages = {f"{name}.md": page(name, method) for name, method in methods.items()}
     pages[INDEX] = index(methods)
     for name, text in pages.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
     return [folder / name for name in pages]
 
 

@@ -166,7 +166,7 @@ def _side(place: str, free: bool) -> dict[Key, list[StoredCell]]:
 
 
 def _names(one: StoredCell) -> Key:
-    return one.cell.method, one.cell.variant, one.cell.model
+    return one.cell.method, one.cell.variant, one.model
 
 
 def _label(key: Key) -> str:
@@ -209,7 +209,7 @@ def _facts(one: StoredCell, kind: str) -> dict[str, str]:
 def _pair(key: Key, left: Sequence[StoredCell], right: Sequence[StoredCell], free: bool) -> _Pair:
     *_, dataset, shift = key
     names = [" ".join(part for part in _names(cell)[:2] if part) for cell in (left[0], right[0])]
-    models = [one.cell.model for one in (left[0], right[0])]
+    models = [one.model for one in (left[0], right[0])]
     labels = (_versus(names) if free else names[0], _versus(models), dataset, shift)
     tables = [_correctness(cells, shift) for cells in (left, right)]
     ids = [table[0] for table in tables]

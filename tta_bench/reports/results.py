@@ -21,6 +21,7 @@ from tta_bench.reports.load import load_cells
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, report_console
 from tta_bench.spec import Manifest
+from tta_bench.spec.texts import masked, visible
 
 SHOWN = (
     "method",
@@ -54,13 +55,13 @@ class Results:
         return [one.manifest for one in load_cells(self.folders, self.ids)]
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return one row per image of all complete cells.
+        """Return one row per image of all complete cells; control characters in texts are escapes.
 
         Args:
             columns: Record columns, see `tta_bench.records.schema.RECORD_SCHEMA`; all if None.
         """
         frames = [read_frame(folder, columns, self.ids) for folder in self.folders]
-        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+        return _shown(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True))
 
     def rows(self, *, by: By = "dataset", allow_mixed: bool = False) -> list[Row]:
         """Return one row per method variant, model, dataset and protocol, as the leaderboard has them.
@@ -77,12 +78,12 @@ class Results:
     def summary(self, *, by: By = "dataset", allow_mixed: bool = False) -> pd.DataFrame:
         """Return the rows as a table; the columns are those of ``leaderboard.csv``. Arguments as in `rows`."""
         rows = self.rows(by=by, allow_mixed=allow_mixed)
-        return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(NAMES))
+        return _shown(pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(NAMES)))
 
     def failed(self) -> dict[str, str]:
         """Return the last line of the traceback of each cell that failed, by its label."""
         lines = ((one.cell.label, one.error) for one in self.manifests() if one.status == "failed")
-        return {label: (error or "").strip().rpartition("\n")[2] for label, error in lines}
+        return {_safe(label): _safe((error or "").strip().rpartition("\n")[2]) for label, error in lines}
 
     def save(self, folder: str) -> Results:
         """Copy the cells into a run folder, which may hold others already, and return them from there.
@@ -114,12 +115,30 @@ class Results:
 
     def __repr__(self) -> str:
         """Return where the cells are and how many there are."""
-        return f"<Results: {len(self)} cells in {', '.join(self.folders)}>"
+        return _safe(f"<Results: {len(self)} cells in {', '.join(self.folders)}>")
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
         table = self.summary(allow_mixed=True)[list(SHOWN)]
         return str(table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0))
+
+
+def _safe(text: str) -> str:
+    """Return text that a terminal shows and does not obey, without passwords."""
+    return visible(masked(text))
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts are as they may be printed."""
+    for name, column in frame.items():
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            kept = {one: _safe(one) for one in column.cat.categories if isinstance(one, str)}
+            changed = {old: new for old, new in kept.items() if old != new}
+            if changed:
+                frame[name] = column.map(lambda one, changed=changed: changed.get(one, one))
+        elif column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+            frame[name] = column.map(lambda one: _safe(one) if isinstance(one, str) else one)
+    return frame
 
 
 def _table(rows: Sequence[Row], width: int) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
@@ -14,6 +15,8 @@ from rich.text import Text
 
 from tta_bench.reports.columns import COLUMNS, SOURCE, Column, Row, Shown
 from tta_bench.reports.text import Signs, measured, percent, signs
+from tta_bench.spec.protocol import INCOMPLETE
+from tta_bench.spec.texts import visible
 
 DEMONSTRATION_MARK = "*"
 
@@ -79,7 +82,8 @@ def _method(row: Row, _: Signs) -> str:
 
 
 def _model(row: Row, _: Signs) -> str:
-    return row.model + (DEMONSTRATION_MARK if row.demonstration else "")
+    file = f" ({Path(row.weights_file).name})" if row.weights_file else ""
+    return row.model + file + (DEMONSTRATION_MARK if row.demonstration else "")
 
 
 def _shift(row: Row, _: Signs) -> str:
@@ -161,7 +165,7 @@ def _layouts(columns: Sequence[_Shown]) -> Iterator[_Layout]:
 def _cell(column: _Shown, row: Row, sign: Signs, layout: _Layout) -> str:
     below = layout.stacked if column.column.name == "method" else []
     names = [name.text(row, sign) for name in below]
-    return "\n".join([column.text(row, sign), *(f"  {name}" for name in names if name)])
+    return visible("\n".join([column.text(row, sign), *(f"  {name}" for name in names if name)]))
 
 
 def _width(layout: _Layout, rows: Sequence[Row], sign: Signs) -> int:
@@ -201,6 +205,12 @@ def _footer(rows: Sequence[Row], left_out: Sequence[_Shown]) -> list[str]:
     if any(row.demonstration for row in rows):
         lines.append(
             f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs."
+        )
+    partial = sorted({row.dataset for row in rows if INCOMPLETE in row.origin})
+    if partial:
+        lines.append(
+            f"Images of {', '.join(partial)} are missing: its rows are not those of the whole set; `origin` in the CSV "
+            "says how many there are."
         )
     if any(row.mixed for row in rows):
         lines.append("Mixed protocols: comparable facts differ between rows; do not rank them.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from tta_bench.spec.texts import visible
@@ -34,6 +36,19 @@ def signs(console: Console) -> Signs:
 
 class PlainConsole(Console):
     """A console on which control characters of names and paths are shown and not obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render what is printed; texts that were made elsewhere are escaped as strings are."""
+        if isinstance(renderable, Text) and visible(renderable.plain) != renderable.plain:
+            made = renderable
+            renderable = Text(
+                visible(made.plain),
+                made.style,
+                justify=made.justify,
+                overflow=made.overflow,
+                no_wrap=made.no_wrap,
+            )
+        return super().render(renderable, options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as text, its control characters escaped."""

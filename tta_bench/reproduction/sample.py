@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tta_bench.errors import BadInputError
+from tta_bench.spec.whole import write_whole
 
 FILE = "pocket.json"
 SEPARATOR = " · "
@@ -90,7 +91,7 @@ def write_sample(sample: Sample, path: Path) -> None:
     """Write a sample as JSON, one cell a line."""
     cells = ",\n  ".join(json.dumps(_entry(cell), ensure_ascii=False) for cell in sample.cells)
     head = f' "asked": {json.dumps(sample.asked)},\n "made_on": {json.dumps(sample.made_on)}'
-    path.write_text(f'{{\n{head},\n "cells": [\n  {cells}\n ]\n}}\n', encoding="utf-8")
+    write_whole(path, f'{{\n{head},\n "cells": [\n  {cells}\n ]\n}}\n')
 
 
 def _entry(cell: Cell) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Cell:
         views: Recipe by which views are made; it is in the protocol where there are views.
         data_options: Options of the readers; what they change is in the hash of the data.
         variant: The hyper-parameters that differ from the method's defaults, as text.
+        weights_file: File of weights that `model` ends in; their hash is in the protocol, so that no number depends on
+            where they lie.
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
@@ -104,12 +106,18 @@ class Cell:
     views: str = _label("device")
     data_options: Mapping[str, Any] = field(default_factory=dict, metadata={"label": True})
     variant: str = _label("")
+    weights_file: str = _label("")
     plugin: PluginFile | None = _label(None)
     suite: SuiteUse | None = _label(None)
 
     def each_shift(self) -> tuple[Shift, ...]:
         """Return the shifts in the order of the stream."""
         return tuple(_parse_shift(self.dataset, text) for text in self.shifts)
+
+    @property
+    def model_name(self) -> str:
+        """Return the name of the source model without the file of its weights."""
+        return self.model.removesuffix(f":{self.weights_file}") if self.weights_file else self.model
 
     @property
     def label(self) -> str:
@@ -121,7 +129,8 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Return the fields that the id depends on."""
         labels = {one.name for one in dataclasses.fields(self) if one.metadata.get("label")}
-        return {name: value for name, value in to_plain(self).items() if name not in labels}
+        facts = {name: value for name, value in to_plain(self).items() if name not in labels}
+        return facts | {"model": self.model_name}
 
     def id(self, protocol: Protocol) -> str:
         """Return the content-addressed id: the hash of the cell and of what its names turned out to hold."""

@@ -81,6 +81,7 @@ class Notes:
         prompt_set: Name of the prompt templates; empty without a text side.
         bad_images: Ids of the images that were left out because they cannot be decoded.
         of_method: Choices that the method made by itself for this model.
+        cautions: What to know before the numbers are trusted, one sentence each; they were shown during the run.
     """
 
     sees: Literal["image", "batch"] = "batch"
@@ -95,6 +96,7 @@ class Notes:
     prompt_set: str = ""
     bad_images: tuple[str, ...] = ()
     of_method: Mapping[str, Any] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

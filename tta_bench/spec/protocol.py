@@ -15,6 +15,10 @@ Scope = Literal["table", "shift", "seed", "column"]
 """Among which rows a fact must agree: all of a table, those on the same stream, those of the same stream and seed, or
 none, because a column shows it."""
 MASK = tuple[int | tuple[int, ...], ...]
+INCOMPLETE = ", incomplete: "
+"""What an origin says before how many of its images are there."""
+ORIGINS = "; "
+"""Between the origins of several shifts of one stream."""
 
 
 class Fact(NamedTuple):
@@ -31,8 +35,8 @@ class Fact(NamedTuple):
     explanation: str
 
 
-def _fact(scope: Scope, explanation: str) -> Any:
-    return field(metadata={"scope": scope, "explanation": explanation})
+def _fact(scope: Scope, explanation: str, default: Any = dataclasses.MISSING) -> Any:
+    return field(default=default, metadata={"scope": scope, "explanation": explanation})
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Protocol:
     source_split: str = _fact("column", "Hash of these data; empty without any.")
     hyperparameters_chosen: str = _fact("column", "How the hyper-parameters were chosen.")
     seed: int = _fact("column", "Seed of order, draws and random weights.")
+    arrangement: str = _fact("shift", "What the first N images are; empty unless the subset is first-N.", "")
 
     def of_scope(self, *scopes: Scope) -> dict[str, Any]:
         """Return the facts of some scopes by name, as plain values."""
@@ -73,6 +78,11 @@ class Protocol:
     def comparable(self) -> dict[str, Any]:
         """Return the facts that must agree between rows that are compared."""
         return self.of_scope("table", "shift", "seed")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Return each way in which images of the stream came about, without how many of them are missing."""
+        return tuple(dict.fromkeys(one.partition(INCOMPLETE)[0] for one in self.origin.split(ORIGINS)))
 
     @property
     def columns(self) -> dict[str, Any]:

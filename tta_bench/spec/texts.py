@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _PASSWORD = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):[^\s/@\"']+@")
 _SECRET = re.compile(
@@ -47,6 +48,11 @@ def spreadsheet_text(text: str) -> str:
     """Return the text of a field that a spreadsheet shows and does not compute; `from_spreadsheet` undoes it."""
     shown = visible(masked(text)).replace("\n", "\\n")
     return f"'{shown}" if shown.startswith((*FORMULA, "'")) else shown
+
+
+def spreadsheet_row(values: Iterable[object]) -> list[object]:
+    """Return the fields of a row, its texts as `spreadsheet_text` gives them."""
+    return [spreadsheet_text(one) if isinstance(one, str) else one for one in values]
 
 
 def from_spreadsheet(text: str) -> str:

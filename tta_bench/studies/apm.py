@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tta_bench.data.dataset import OpenRequest, Shift, find_dataset
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
+from tta_bench.data.images.checked import open_checked
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method, method_class
@@ -180,14 +181,14 @@ def load_images(plan: Plan) -> tuple[SourceModel, list[ShiftImages]]:
                 f"the datasets of a study must share their classes; {token} has others than {plan.datasets[0]}"
             )
         for shift in dataset.shifts(corruptions, severities or (5,)):
-            shifts.append(_open(dataset.open, shift, source, plan))
+            shifts.append(_open(dataset, shift, source, plan))
     if source is None:
         raise BadInputError("a study needs at least one dataset, got none; name one")
     return source, shifts
 
 
-def _open(open_: Callable[[OpenRequest], Any], shift: Shift, source: SourceModel, plan: Plan) -> ShiftImages:
-    images = open_(OpenRequest(shift))
+def _open(dataset: Dataset, shift: Shift, source: SourceModel, plan: Plan) -> ShiftImages:
+    images = open_checked(dataset, OpenRequest(shift))
     positions = choose(images, f"first-{plan.images}", plan.seed)
     x = images.load([int(position) for position in positions], source.preprocess)
     x = x.to(source.dtype) / 255

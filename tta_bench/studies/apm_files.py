@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BadInputError
 from tta_bench.metrics.accuracy import Interval
+from tta_bench.spec.whole import whole
 
 if TYPE_CHECKING:
     from tta_bench.studies.apm import Point
@@ -41,7 +42,7 @@ def make_folder(folder: Path) -> None:
 def write_csv(points: Sequence[Point] | Sequence[LevelPoint], path: Path) -> None:
     """Write one row per point; an interval is three columns."""
     rows = [_flat(point) for point in points]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -86,8 +87,8 @@ def plot(points: Sequence[Point], path: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize="small", loc="lower right")
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "study"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "study"}), whole(path) as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 def _lines(points: Sequence[Point]) -> dict[str, list[Point]]:

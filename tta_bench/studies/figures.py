@@ -17,6 +17,7 @@ from tta_bench.method import Inputs
 from tta_bench.models.loading import load_model
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import counter_seed
+from tta_bench.spec.whole import whole
 from tta_bench.studies.apm import Plan, method_of
 from tta_bench.studies.islands.dense import dense_layers
 from tta_bench.studies.islands.study import still_of
@@ -111,6 +112,6 @@ def draw_figures(plan: Plan, image: Path, second: Path | None, folder: Path) -> 
             title="output on the way to a second image", xlabel="share of the second image", ylabel="cosine"
         )
     path = folder / "figures.svg"
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "figures"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "figures"}), whole(path) as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})
     return [path]

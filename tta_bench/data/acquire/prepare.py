@@ -11,8 +11,9 @@ from typing import Any
 from tta_bench.data.acquire.archive import unpack
 from tta_bench.data.acquire.download import Progress, fetch
 from tta_bench.data.catalogue.files import Download, Files
-from tta_bench.data.images.contents import read_kept, state, write_whole
+from tta_bench.data.images.contents import read_kept, state
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.spec.whole import write_whole
 
 GIB = 1 << 30
 ARCHIVES = ".downloads"

@@ -18,11 +18,11 @@ from tta_bench.data.corruptions.base import Options
 from tta_bench.data.corruptions.constants import CORRUPTIONS, GROUPS, SEVERITIES, Scale
 from tta_bench.data.corruptions.copying import Copying, Done, FileFormat
 from tta_bench.data.corruptions.registry import REGISTRY
-from tta_bench.data.images.contents import write_whole
 from tta_bench.data.layouts.base import read_text
 from tta_bench.data.layouts.corrupted import MANIFEST, read_manifest
 from tta_bench.data.layouts.walk import EXTENSIONS, images_below
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.spec.whole import write_whole
 
 SUMS: Final = "SHA256SUMS"
 

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tta_bench.data.dataset import Dataset, Shift
+from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.images.source import ImageSource
-from tta_bench.errors import PluginError
+from tta_bench.errors import PluginError, TTABenchError
+from tta_bench.registry import ANYTHING, brief
 
 
 class CheckedImages:
@@ -75,8 +76,56 @@ class CheckedImages:
         return batch
 
 
-def checked(images: ImageSource, dataset: Dataset, shift: Shift) -> ImageSource:
+class Unread:
+    """The images of a reader that failed: none."""
+
+    data_hash = "unread"
+    ids: Sequence[str] = ()
+    labels: np.ndarray = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return 0."""
+        return 0
+
+    def load(self, positions: Sequence[int], preprocess: Preprocess) -> Tensor:
+        """Return no images."""
+        return torch.empty(0, 3, *preprocess.size, dtype=torch.uint8)
+
+
+def open_checked(dataset: Dataset, request: OpenRequest) -> ImageSource:
+    """Return the images of one shift of a dataset, checked.
+
+    Raises:
+        BadInputError: If they are not there.
+        PluginError: If the reader fails, or gives what no method can be given.
+    """
+    return _read(lambda: dataset.open(request), dataset, request.shift)
+
+
+def split_checked(dataset: Dataset) -> ImageSource:
+    """Return the source images of a dataset that provides some, checked. Errors are those of `open_checked`."""
+    assert dataset.source_split is not None
+    return _read(dataset.source_split, dataset, f"the source images of {dataset.name}")
+
+
+def _read(make: Callable[[], ImageSource], dataset: Dataset, shift: Shift | str) -> ImageSource:
+    try:
+        return checked(make(), dataset, shift)
+    except (TTABenchError, KeyboardInterrupt):
+        raise
+    except ANYTHING as error:  # a reader is anybody's code
+        raise PluginError(
+            f"the reader of {shift} failed with {brief(error)}; its author can fix it, and other datasets still run"
+        ) from error
+
+
+def checked(images: ImageSource, dataset: Dataset, shift: Shift | str) -> ImageSource:
     """Return the images of a reader after a look at their number, ids and labels; its batches are checked later.
+
+    Args:
+        images: What the reader gave.
+        dataset: That they belong to.
+        shift: Which images they are, for messages.
 
     Raises:
         PluginError: If ids are no distinct texts, or labels no whole numbers that index the classes, one per image.

@@ -16,6 +16,7 @@ from typing import Any
 from tta_bench.data.layouts.locate import CACHE_VARIABLE, cache_folder
 from tta_bench.errors import BadInputError
 from tta_bench.spec import digest
+from tta_bench.spec.whole import write_whole
 
 READERS = 8
 SETTLED_S = 2.0  # a file that is younger may change again within one tick of its clock
@@ -131,13 +132,6 @@ def keep(path: Path, content: object) -> None:
             f"the cache {path} must be a file that can be written, but {error}; let {CACHE_VARIABLE} name a folder "
             "of yours"
         ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever other processes write."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _sum(path: str) -> str:

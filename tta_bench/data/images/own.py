@@ -29,6 +29,7 @@ class OwnImages:
     """
 
     origin = "the user's images"
+    arrangement = "order of the data"
 
     def __init__(self, data: Sequence[Any], classes: int) -> None:
         self._data = data

@@ -15,6 +15,7 @@ from tta_bench.data.dataset import Shift
 from tta_bench.data.layouts.arrays import ArrayLayout, Arrays, array_digest
 from tta_bench.data.layouts.grey import widened
 from tta_bench.errors import BadInputError
+from tta_bench.spec.whole import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 def write_idx(path: Path, values: np.ndarray) -> None:
     """Write an array of unsigned bytes as an idx file packed with gzip; the same array gives the same bytes."""
     head = bytes((0, 0, _UNSIGNED_BYTE, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
-    path.write_bytes(gzip.compress(head + values.tobytes(), 9, mtime=0))
+    write_whole(path, gzip.compress(head + values.tobytes(), 9, mtime=0))
 
 
 def _content(path: Path) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from tta_bench.errors import BadInputError
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
 
+_GENERATED = "generated from {}"
 V2_BASES = ("imagenetv2-{corruption}-format-val", "imagenetv2-{corruption}", "{corruption}", ".")
 """Where the class folders of ImageNet-V2 may lie."""
 
@@ -46,6 +48,33 @@ def open_files(files: Files, opening: OpenRequest) -> ImageSource:
     if root is None:
         raise missing(files, shift)
     return files.layout.open(root, shift, _reading(files, shift, options, origin=_origin(root)))
+
+
+def require_one_origin(dataset: Dataset, shifts: Sequence[Shift]) -> None:
+    """Refuse corrupted shifts of which some are distributed and others are generated: no row may average over both.
+
+    Args:
+        dataset: A dataset; one that is not kept in files has one origin.
+        shifts: Those that are going to run.
+
+    Raises:
+        BadInputError: If their images came about in different ways.
+    """
+    files = files_of(dataset)
+    if files is None or files.clean is None or files.generates:
+        return
+    found: dict[str, Shift] = {}
+    for shift in shifts:
+        if shift.severity:
+            root = find(files, shift)
+            found.setdefault(_GENERATED.format(files.clean.name) if root is None else _origin(root), shift)
+    if len(found) > 1:
+        told = " and ".join(f"{origin} ({shift})" for origin, shift in found.items())
+        raise BadInputError(
+            f"the shifts of a row should come about in one way, and those of {dataset.name} are {told}; complete the "
+            "folder, or name the corruptions of one kind, or use allow_incomplete=True, and the rows are marked",
+            options=("allow_incomplete",),
+        )
 
 
 def is_here(dataset: Dataset) -> bool:

@@ -16,6 +16,7 @@ from tta_bench.data.layouts.locate import roots
 from tta_bench.data.layouts.subset_names import ROBUSTBENCH
 from tta_bench.data.layouts.walk import without_suffix
 from tta_bench.errors import BadInputError
+from tta_bench.spec.protocol import INCOMPLETE
 
 if TYPE_CHECKING:
     from tta_bench.data.layouts.reading import Reading
@@ -75,7 +76,7 @@ def origin_of(found: int, reading: Reading) -> str:
     """Return where images come from, and how many are missing where the run allows that."""
     if not found < reading.expected or not reading.allow_incomplete:
         return reading.origin
-    return f"{reading.origin}, incomplete: {found:,} of {reading.expected:,} images"
+    return f"{reading.origin}{INCOMPLETE}{found:,} of {reading.expected:,} images"
 
 
 def robustbench_list() -> Path:

@@ -28,6 +28,7 @@ from tta_bench.pocket.fashion.nets import (
 from tta_bench.pocket.nets import normalised
 from tta_bench.pocket.training.card import cell, recipe_in, recorded
 from tta_bench.pocket.training.evaluate import Score
+from tta_bench.spec.whole import write_whole
 
 SEVERITY = 5
 _HEAD = f"""# Model card: pocket-fashion-bn, pocket-fashion-gn
@@ -134,5 +135,5 @@ def record_accuracy(name: FashionName, files: Path, folder: Path = WEIGHTS) -> N
     """
     scores = {**recorded(folder), name: score_all(name, files, folder)}
     ordered = {one: scores[one] for one in FASHION_MODELS if one in scores}
-    (folder / "accuracy.json").write_text(json.dumps(ordered, indent=1) + "\n")
-    (folder / "MODEL_CARD.md").write_text(render_card(folder))
+    write_whole(folder / "accuracy.json", json.dumps(ordered, indent=1) + "\n")
+    write_whole(folder / "MODEL_CARD.md", render_card(folder))

@@ -12,6 +12,7 @@ from tta_bench.pocket.nets import WEIGHTS
 from tta_bench.pocket.scenes.spec import TEMPLATES
 from tta_bench.pocket.training.evaluate import EVALUATED, Score, classifier_of, score
 from tta_bench.pocket.zoo import CLIPS, POCKET_MODELS, weights_path
+from tta_bench.spec.whole import write_whole
 
 _HEAD = """# Model card: pocket-bn, pocket-gn, pocket-clip, pocket-vit-clip
 
@@ -126,5 +127,5 @@ def record_accuracy(name: str, folder: Path = WEIGHTS) -> None:
         logits_of = classifier_of(name, templates, folder)
         scores[row] = {split: score(logits_of, split) for split in EVALUATED}
     ordered = {row: scores[row] for row in (*POCKET_MODELS, *map(ensemble, CLIPS)) if row in scores}
-    (folder / "accuracy.json").write_text(json.dumps(ordered, indent=1) + "\n")
-    (folder / "MODEL_CARD.md").write_text(render_card(folder))
+    write_whole(folder / "accuracy.json", json.dumps(ordered, indent=1) + "\n")
+    write_whole(folder / "MODEL_CARD.md", render_card(folder))

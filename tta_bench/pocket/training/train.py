@@ -26,6 +26,7 @@ from tta_bench.pocket.training.contrastive import train_clip
 from tta_bench.pocket.training.distill import train_vit_clip
 from tta_bench.pocket.training.fit import Recipe, fit_classifier
 from tta_bench.pocket.zoo import CLIP_NAME, POCKET_MODELS, VIT_CLIP_NAME, build, weights_path
+from tta_bench.spec.whole import write_whole
 
 RECIPES: dict[str, Recipe] = {
     # Hardly any change of light, so that shifts of light leave batch statistics something to correct.
@@ -82,7 +83,7 @@ def save_half(model: nn.Module, path: Path, recipe: Recipe, under: str = "") -> 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # One metadata entry: the order of several is not kept, and the same run must write the same bytes.
-    path.write_bytes(save(tensors, {"recipe": json.dumps(asdict(recipe))}))
+    write_whole(path, save(tensors, {"recipe": json.dumps(asdict(recipe))}))
 
 
 def train(name: str, recipe: Recipe, folder: Path) -> list[float]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BadInputError
+from tta_bench.spec.texts import spreadsheet_row
+from tta_bench.spec.whole import whole
 from tta_bench.studies.islands.dense import DenseRow
 from tta_bench.studies.islands.measure import Curve, LayerRow
 
@@ -22,11 +24,14 @@ PANELS = (
 
 def write_rows(rows: Sequence[LayerRow] | Sequence[DenseRow], path: Path) -> None:
     """Write rows under their column names."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0]._fields)
         for row in rows:
-            writer.writerow([f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in row])
+            values = spreadsheet_row(row)
+            writer.writerow(
+                [f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in values]
+            )
 
 
 def plot_curves(found: Sequence[Curve], path: Path) -> None:
@@ -54,8 +59,8 @@ def plot_curves(found: Sequence[Curve], path: Path) -> None:
         )
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize="x-small")
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "islands"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "islands"}), whole(path) as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 def _draw(axis: Any, curve: Curve, name: str, colour: str) -> None:

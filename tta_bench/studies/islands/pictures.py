@@ -15,6 +15,7 @@ from torch import Tensor
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
 from tta_bench.metrics.islands import unit_rows
+from tta_bench.spec.whole import whole
 from tta_bench.studies.islands.basis import Bytes, Embedding, Moments, own_basis, to_rgb, tsne
 from tta_bench.studies.islands.subjects import Still, Subject
 
@@ -116,7 +117,10 @@ def save_gif(tiles: Sequence[tuple[str, Bytes]], path: Path) -> None:
         )
     frames = [_frame(caption, colours) for caption, colours in tiles]
     first, *rest = (frame.quantize(128, dither=Image.Dither.NONE) for frame in frames)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0, disposal=1)
+    with whole(path) as part:
+        first.save(
+            part, format="GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0, disposal=1
+        )
 
 
 def _frame(caption: str, colours: Bytes) -> Image.Image:

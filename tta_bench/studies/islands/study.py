@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from tta_bench.data.dataset import OpenRequest, find_dataset
+from tta_bench.data.images.checked import open_checked
 from tta_bench.data.images.files import Paths, UnreadableImageError, decode
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
 from tta_bench.hyperparameters import create_method
+from tta_bench.spec.whole import whole
 from tta_bench.studies.islands.dense import DenseLayers, DenseRow, dense_layers, dense_sentence
 from tta_bench.studies.islands.files import plot_curves, write_rows
 from tta_bench.studies.islands.measure import THRESHOLD, Curve, LayerRow, curves, measure, sentence
@@ -159,7 +161,8 @@ class IslandsResult:
                 for n, tile in zip(subject.indices, tiles, strict=True)
             ]
         for path, page in pages:
-            page.save(path, format="PNG")
+            with whole(path) as part:
+                page.save(part, format="PNG")
         written = [path for path, _ in pages]
         if gif and len(tiles) > 1:
             written.append(folder / f"{stem}.gif")
@@ -258,7 +261,7 @@ def still_of(path: Path) -> Still:
 def _from_dataset(plan: IslandsPlan) -> list[Still]:
     dataset, corruptions, severities = find_dataset(plan.dataset)
     shift = dataset.shifts(corruptions, severities or (5,))[0]
-    images = dataset.open(OpenRequest(shift))
+    images = open_checked(dataset, OpenRequest(shift))
     positions = choose(images, f"first-{plan.limit}", plan.seed)
 
     def loader(position: int) -> Callable[[Preprocess], Any]:
