@@ -79,6 +79,7 @@ class Notes:
         paper: Where the method is described.
         category: What a prediction draws on besides the source model.
         prompt_set: Name of the prompt templates; empty without a text side.
+        classes: How the classes were matched with the model's outputs; empty where they are its outputs in order.
         bad_images: Ids of the images that were left out because they cannot be decoded.
         of_method: Choices that the method made by itself for this model.
     """
@@ -93,6 +94,7 @@ class Notes:
     paper: str = ""
     category: str = ""
     prompt_set: str = ""
+    classes: str = ""
     bad_images: tuple[str, ...] = ()
     of_method: Mapping[str, Any] = field(default_factory=dict)
 
