@@ -184,18 +184,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Controls:
-    """How a run is carried out; nothing here changes a number.
+    """How a run is carried out; nothing here changes a prediction.
 
     Attributes:
         output: Where the records go.
         resume: Whether interrupted cells are resumed instead of started again.
         force: Whether complete cells are computed again.
+        remeasure: Whether complete cells are timed again and keep their predictions.
         memory: Whether memory is probed on the CPU.
     """
 
     output: str = option("runs", "Run folder: a path or a URL.")
     resume: bool = option(False, "Resume cells that were interrupted.", flag="--resume")
     force: bool = option(False, "Compute cells again that are complete.", flag="--force")
+    remeasure: bool = option(
+        False,
+        "Time complete cells again; their predictions stay and must come out equal.",
+        flag="--remeasure",
+    )
     memory: bool = option(
         True, "Probe peak memory on the CPU (two extra steps a cell).", flag="--memory/--no-memory"
     )
