@@ -81,8 +81,8 @@ def evaluate(methods: Any = (), datasets: Any = (), *, suite: str = "", **option
         suite: Named set of options; what is given here wins.
         options: Every option of ``tta-bench run``, by the name that it has in a YAML file: ``models`` (names or
             `model`), ``corruptions``, ``severities``, ``limit``, ``batch_size``, ``seeds``, ``settings``, ``device``
-            and the others of `tta_bench.spec.Request`, and ``output``, ``resume``, ``force`` and ``memory`` of
-            `tta_bench.spec.Controls`.
+            and the others of `tta_bench.spec.Request`, and ``output``, ``resume``, ``force``, ``remeasure`` and
+            ``memory`` of `tta_bench.spec.Controls`.
 
     Returns:
         The cells of this call. A cell that failed is one of them, see `Results.failed`.
@@ -148,12 +148,14 @@ def run_cells(
     """
     controls = controls or Controls()
     store = Store(controls.output).open(create=True)
+    sink = Sink(store)
     session = Session(
-        Sink(store),
+        sink,
         reporter or Silent(),
         objects or Objects(),
         resume=controls.resume,
         force=controls.force,
+        retime=sink.retime if controls.remeasure else None,
         probe_memory=controls.memory,
     )
     ended = tuple(session.run(cells))

@@ -21,6 +21,8 @@ from tta_bench.spec import digest
 
 DATASET = "dataset"
 """Name that stands for the templates that a dataset declares."""
+TYPED, BETWEEN = "typed", "|"
+"""Name of templates that were given themselves, and what stands between them."""
 HASH_LENGTH = 16
 _CLIP = "CLIP, arXiv:2103.00020"
 _COOP = "CoOp, arXiv:2109.01134"
@@ -153,7 +155,8 @@ def find_prompts(name: str, own: Mapping[str, Sequence[str]]) -> PromptSet:
     """Return the set that ``--prompts NAME|FILE`` means on one dataset.
 
     Args:
-        name: A set of the dataset, else a named set, else a text file with one template per line.
+        name: A set of the dataset, else a named set, else templates joined by ``|``, else a text file with one
+            template per line.
         own: Templates of the dataset by name, `DATASET` among them; they hide named sets.
 
     Raises:
@@ -164,6 +167,10 @@ def find_prompts(name: str, own: Mapping[str, Sequence[str]]) -> PromptSet:
         return PromptSet(name, tuple(own[name]))
     if name in _SETS:
         return named(name)
+    if "{" in name:
+        return PromptSet(
+            TYPED, _checked([part.strip() for part in name.split(BETWEEN)], "prompts"), "the user's own"
+        )
     path = Path(name)
     if path.is_file():
         return read_prompts(path)
@@ -171,7 +178,7 @@ def find_prompts(name: str, own: Mapping[str, Sequence[str]]) -> PromptSet:
         raise BadInputError(
             f"prompts expects a name or a text file, got {name!r}, which does not exist", options=("prompts",)
         )
-    hint = "or name a text file with one template per line; `tta-bench list prompts` shows all names"
+    hint = "or give a template such as 'a photo of a {}.', or a text file of them; `tta-bench list prompts` shows all"
     raise UnknownNameError("set of prompt templates", name, {*own, *_SETS}, hint)
 
 
@@ -190,12 +197,16 @@ def read_prompts(path: Path) -> PromptSet:
     templates = [line.strip() for line in lines if line.strip()]
     if not templates:
         raise BadInputError(f"{path} must hold one prompt template per line, e.g. {PHOTO[0]!r}, got none")
+    return PromptSet(path.name, _checked(templates, str(path)), str(path))
+
+
+def _checked(templates: Sequence[str], where: str) -> tuple[str, ...]:
     for template in templates:
         if not is_template(template):
             raise BadInputError(
-                f"a template in {path} must have exactly one {{}} for the class name, got {template!r}"
+                f"a template in {where} must have exactly one {{}} for the class name, got {template!r}"
             )
-    return PromptSet(path.name, tuple(templates), str(path))
+    return tuple(templates)
 
 
 def is_template(text: str) -> bool:

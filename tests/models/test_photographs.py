@@ -29,7 +29,7 @@ def weights(real_data):
 def test_a_folder_of_photographs_under_weights_from_a_file(real_data, photographs):
     dataset, _ = folder(str(photographs))
     images = dataset.open(OpenRequest(dataset.shifts()[0], options={"workers": 0}))
-    outputs = torch.tensor([imagenet_wnids().index(name) for name in dataset.class_names])
+    outputs = torch.tensor([imagenet_wnids().index(name) for name in dataset.class_folders])
     assert len(images) == 20
     source = load_model(weights(real_data), imagenet_names())
     assert source.image_shape == (3, 224, 224)

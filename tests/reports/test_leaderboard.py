@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from tta_bench.metrics.accuracy import wilson
 from tta_bench.records.store import Store
 from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.leaderboard import leaderboard
+from tta_bench.spec.manifest import Load
 
 FOG, SNOW = "imagenet-c:fog:5", "imagenet-c:snow:5"
 
@@ -390,3 +392,27 @@ def test_a_million_records_are_counted_right(make, tmp_path):
         assert row.accuracy_low < row.accuracy < row.accuracy_high
         assert row.accuracy_high - row.accuracy_low < 0.01
     assert len(leaderboard([store.url], by="shift")) == 200
+
+
+def test_a_row_over_two_machines_has_no_costs(cell, make):
+    clocks = {
+        "adapt_ms": np.full(40, 2.0, np.float32),
+        "warmup": np.zeros(40, bool),
+        "peak_mib": np.full(40, 9.0),
+    }
+    other = replace(make.MACHINE, device_name="another processor")
+    cell("a", rows=clocks, cell=shifted(FOG))
+    (row,) = leaderboard([cell("a", rows=clocks, cell=shifted(FOG))])
+    assert (row.ms_p50, row.peak_mib) == (2.25, 9.0)
+    (row,) = leaderboard([cell("b", rows=clocks, cell=shifted(SNOW), machine=other)])
+    assert row.machine.count(";") == 1
+    assert (row.ms_mean, row.ms_p50, row.peak_mib, row.init_ms) == (None, None, None, None)
+    assert row.accuracy is not None
+
+
+@pytest.mark.parametrize(("waited", "noisy"), [(0.01, False), (0.4, True), (None, False)])
+def test_a_row_is_noisy_if_one_of_its_cells_was(cell, waited, noisy):
+    cell("a", cell=shifted(FOG))
+    load = Load(before=1.0, after=1.0, waited=waited)
+    (row,) = leaderboard([cell("b", cell=shifted(SNOW), outcome={"load": load})])
+    assert row.noisy is noisy

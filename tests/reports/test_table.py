@@ -234,3 +234,23 @@ def test_an_asymmetric_interval_is_printed_by_its_ends(interval, text):
 
 def test_an_asymmetric_gain_keeps_its_signs():
     assert percent(-0.3, -1.0, 0.6, Signs("±", "–"), signed=True) == "-30.0 [-100.0, +60.0]"
+
+
+def test_times_that_other_work_disturbed_are_marked():
+    text = printed([SOURCE, row(noisy=True)], 140)
+    assert "~3.12@50" in text
+    assert text.count("~3.12") == 1
+    assert "these times are too long" in text
+    assert "~" not in printed([SOURCE, row()], 140)
+
+
+def test_times_of_several_machines_say_whose_they_are():
+    here, there = "a laptop, 8 threads, torch 2.14", "NVIDIA H200, 1 threads, torch 2.15"
+    text = printed(
+        [row(machine=here), row(machine=there, ms_p50=0.5), row(machine=f"{here};{there}", ms_p50=None)], 140
+    )
+    lines = text.splitlines()
+    assert "on" in text.split("──")[0]
+    assert [line.split()[-1] for line in lines if "@50" in line and "3.12" in line] == ["b"] or " b" in text
+    assert f"compare within one machine only (a: {there}; b: {here})" in " ".join(text.split())
+    assert "within one machine" not in printed([row(machine=here), SOURCE], 140)

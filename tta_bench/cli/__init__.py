@@ -20,7 +20,7 @@ from tta_bench.cli.ending import Commands, require_output, say_on_stderr, stoppe
 from tta_bench.cli.islands import islands
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
-from tta_bench.cli.options import for_terminal
+from tta_bench.cli.options import for_terminal, with_flags
 from tta_bench.cli.parity import parity
 from tta_bench.cli.run import run
 from tta_bench.cli.study import study
@@ -96,7 +96,7 @@ def _told(otherwise: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, Caution):
-            say_on_stderr(f"tta-bench: note: {message}")
+            say_on_stderr(f"tta-bench: note: {with_flags(str(message))}")
         else:
             otherwise(message, category, *where, **more)
 

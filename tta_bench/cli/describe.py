@@ -15,10 +15,11 @@ def describe(name: Annotated[str, typer.Argument(help="Name of a method or a dat
     """Show what a method does, needs and promises, its hyper-parameters and presets; or what a dataset is."""
     from tta_bench import registry
     from tta_bench.cli.describe_dataset import describe_dataset
+    from tta_bench.data.dataset import is_path
     from tta_bench.reports.text import report_console
 
     methods, datasets = (registry.registered(group) for group in ("methods", "datasets"))
-    if name not in methods and name.partition(":")[0] in datasets:
+    if name not in methods and (name.partition(":")[0] in datasets or is_path(name)):
         describe_dataset(report_console(), name)
     else:
         _describe_method(report_console(), name)

@@ -64,6 +64,15 @@ def for_terminal(error: TTABenchError) -> str:
     return sentence
 
 
+def with_flags(sentence: str) -> str:
+    """Return a sentence with flags in the place of all options that it gives a value, as ``batch_size=1``."""
+    declared = {**REQUEST, **CONTROLS}
+    for name in re.findall(r"\b(\w+)=", sentence):
+        if name in declared:
+            sentence = re.sub(rf'\b{name}=(?P<value>\w+|"[^"]*")?', partial(_typed, flag_of(name)), sentence)
+    return sentence
+
+
 def _typed(flag: str, found: re.Match[str]) -> str:
     """Return a flag with its value as it is typed: ``--force``, ``--no-memory``, ``--prompts NAME``."""
     value = (found["value"] or "").strip('"')

@@ -62,7 +62,7 @@ def run(
     ran = _to_the_end(console, cells, controls, objects)
     _report(console, controls.output, ran)
     counted = print_flops(console, cells, objects) if flops else True
-    if not counted or any(one.status == "failed" for one in ran.ended):
+    if not counted or any(one.status in ("failed", "differs") for one in ran.ended):
         raise typer.Exit(FAILED)
 
 
@@ -106,9 +106,12 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     console.print()
     print_table(ran.results.rows(allow_mixed=True), console)
     fresh = {one.cell for one in ran.ended if one.status != "reused"}
-    computed = sum(one.status != "reused" for one in ran.ended)
+    again = sum(one.status in ("remeasured", "differs") for one in ran.ended)
+    reused = sum(one.status == "reused" for one in ran.ended)
+    computed = len(ran.ended) - reused - again
     cells = "1 cell" if computed == 1 else f"{computed} cells"
-    say(console, f"\n{cells} computed, {len(ran.ended) - computed} reused. Written:")
+    timed = f", {again} timed again" if again else ""
+    say(console, f"\n{cells} computed, {reused} reused{timed}. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
     say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
@@ -125,3 +128,5 @@ def _report(console: Console, output: str, ran: Ran) -> None:
         if one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"
             say(console, f"failed: {one.label}; the traceback is in {where}", style="red")
+        if one.status == "differs":
+            say(console, f"not timed again: {one.label}; it no longer gives what is recorded", style="red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench import registry
@@ -14,6 +15,10 @@ from tta_bench.spec import Shift as Shift
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
+
+FOLDER = "folder"
+"""The family that reads paths."""
+PATH_MARKS = ("/", "\\")
 
 
 class OpenRequest(NamedTuple):
@@ -44,6 +49,8 @@ class Dataset:
         templates: Prompt templates with one ``{}`` each.
         class_indices: Which outputs of a model trained on the parent label set stand for the classes; several
             for one class in parentheses.
+        class_folders: What the classes are called on disk, where a model's outputs are to be matched with them; empty:
+            its outputs are the classes, or `class_indices` says which.
         graded: Whether `corruptions` have severities; domains and variants have none.
         prompt_sets: Further prompt templates of the literature, by name.
         default_subset: Images per shift that run by default.
@@ -65,6 +72,7 @@ class Dataset:
     default_corruptions: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}.",)
     class_indices: tuple[int | tuple[int, ...], ...] | None = None
+    class_folders: tuple[str, ...] = ()
     graded: bool = True
     prompt_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default_subset: str = "full"
@@ -120,9 +128,14 @@ def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]
 
     Args:
         token: ``name``, ``name:corruption`` or ``name:corruption:severity``. A family such as ``folder`` reads
-            the rest itself.
+            the rest itself. A path such as ``./photos`` or ``photos/labels.csv`` is short for ``folder:PATH``.
     """
+    token = f"{FOLDER}:{token}" if is_path(token) else token
     name, _, rest = token.partition(":")
+    known = registry.registered("datasets")
+    if name not in known:
+        hint = f"`tta-bench list datasets` shows all, and a folder of images is written ./{name}"
+        raise UnknownNameError("dataset", name, known, hint)
     found = registry.load("datasets", name)
     if callable(found) and not isinstance(found, Dataset):
         found, rest = found(rest)
@@ -134,3 +147,12 @@ def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]
     if severity and not (severity.isdecimal() and int(severity) in range(1, 6)):
         raise BadInputError(f"the severity in {token!r} must be 1 to 5, got {severity!r}")
     return found, (corruption,) if corruption else (), (int(severity),) if severity else ()
+
+
+def is_path(token: str) -> bool:
+    """Return whether the name of a dataset is a path: it looks like one, or leads somewhere and names nothing else."""
+    name = token.partition(":")[0]
+    if name in registry.registered("datasets"):
+        return False
+    written = any(mark in token for mark in PATH_MARKS) or token.startswith((".", "~"))
+    return written or name.lower().endswith(".csv") or Path(name).exists()

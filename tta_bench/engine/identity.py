@@ -147,6 +147,11 @@ def encoded_prompts(one: Resolved) -> str:
     return sentences_hash((*text.sentences, *one.info.sentences)) if text else ""
 
 
+def _prompt_set(prompts: str) -> str:
+    """Return what tables call prompt templates: a name, that of a file, or the templates themselves."""
+    return prompts if "{" in prompts else Path(prompts).name
+
+
 def _origin(images: ImageSource) -> str:
     return str(getattr(images, "origin", "as distributed"))
 
@@ -200,7 +205,8 @@ def make_manifest(one: Resolved) -> Manifest:
             output=card.output,
             paper=card.paper,
             category=card.category,
-            prompt_set=Path(one.cell.prompts).name if one.source.text else "",
+            prompt_set=_prompt_set(one.cell.prompts) if one.source.text else "",
+            classes=one.source.binding,
             bad_images=tuple(sorted(bad)),
             of_method=one.info.notes,
             cautions=one.cautions,

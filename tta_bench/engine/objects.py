@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
@@ -17,10 +18,12 @@ from tta_bench.engine.watch import Watch
 from tta_bench.errors import BadInputError, PluginError
 from tta_bench.hyperparameters import create_method, plugin_method, source_hash
 from tta_bench.method import Method
-from tta_bench.models.loading import load_model
+from tta_bench.models.classes import display_names
+from tta_bench.models.loading import ModelRequest, dtype_of, load_model, ready
 from tta_bench.models.own import OwnModel
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Cell, canonical
+from tta_bench.spec.plain import to_plain
 
 KEPT_MODELS = 4
 
@@ -36,7 +39,7 @@ class Objects:
     def __init__(self, live: Live | None = None, workers: int | None = None) -> None:
         self._live, self._workers = live or Live(), workers
         self._methods: dict[str, Method] = {}
-        self._datasets: dict[tuple[str, str], Dataset] = {}
+        self._datasets: dict[tuple[str, str, str], Dataset] = {}
         self._models: OrderedDict[tuple[object, ...], tuple[SourceModel, Watch]] = OrderedDict()
         self._images: dict[tuple[Shift, str], ImageSource] = {}
         self._splits: dict[str, ImageSource] = {}
@@ -63,18 +66,23 @@ class Objects:
         return self._methods[key]
 
     def dataset(self, cell: Cell) -> Dataset:
-        """Return the dataset of a cell under its prompt templates."""
-        key = (cell.in_process.get("dataset", cell.dataset), cell.prompts)
+        """Return the dataset of a cell under its prompt templates and the class names that were given."""
+        key = (
+            cell.in_process.get("dataset", cell.dataset),
+            cell.prompts,
+            canonical(to_plain(cell.model_options)),
+        )
         if key not in self._datasets:
             live = "dataset" in cell.in_process
             dataset: Dataset = self._get(cell, "dataset") if live else find_dataset(cell.dataset)[0]
-            self._datasets[key] = dataset.prompted(cell.prompts) if cell.prompts else dataset
+            self._datasets[key] = _named(dataset.prompted(cell.prompts) if cell.prompts else dataset, cell)
         return self._datasets[key]
 
     def model(self, cell: Cell) -> SourceModel:
         """Return the source model bound to a cell's classes, loading it if it was not used lately."""
         dataset = self.dataset(cell)
-        bound = (dataset.class_names, dataset.class_indices, dataset.templates)
+        told = canonical(to_plain(cell.model_options))
+        bound = (dataset.class_names, dataset.class_indices, dataset.class_folders, dataset.templates, told)
         name = cell.in_process.get("model", cell.model)
         seed = 0 if cell.pretrained else cell.seed
         key = (name, *bound, cell.pretrained, seed, cell.precision, cell.device)
@@ -97,13 +105,23 @@ class Objects:
     def _load(self, cell: Cell, dataset: Dataset, seed: int) -> SourceModel:
         if "model" in cell.in_process:
             own: OwnModel = self._get(cell, "model")
-            return own.bind(
-                dataset.class_names, dataset.class_indices, precision=cell.precision, device=cell.device
+            request = ModelRequest(
+                cell.model,
+                "",
+                dataset.class_names,
+                dataset.class_indices,
+                dtype=dtype_of(cell.precision),
+                device=cell.device,
+                class_folders=dataset.class_folders,
+                options=cell.model_options,
             )
+            return ready(own.bind(request), request, cell.precision)
         return load_model(
             cell.model,
             dataset.class_names,
             class_indices=dataset.class_indices,
+            class_folders=dataset.class_folders,
+            options=cell.model_options,
             templates=dataset.templates,
             pretrained=cell.pretrained,
             seed=seed,
@@ -159,3 +177,10 @@ class Objects:
                 "run it there, or give the part by a name that can be loaded anywhere"
             )
         return found
+
+
+def _named(dataset: Dataset, cell: Cell) -> Dataset:
+    """Return a dataset whose classes bear the names that the user gives, where they are matched with outputs."""
+    options = cell.model_options
+    names = display_names(dataset.class_folders, options.class_names, options.class_map)
+    return dataset if names is None else replace(dataset, class_names=names)

@@ -23,7 +23,7 @@ from tta_bench.hyperparameters import (
     variant,
 )
 from tta_bench.method import Method
-from tta_bench.models.loading import family_of, file_of
+from tta_bench.models.loading import family_of, file_of, is_file
 from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
 from tta_bench.spec.code import module_texts
@@ -65,7 +65,14 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     methods = _candidates(request, live)
     device = resolve_device(request.device).type
     for model in request.models:
-        if live.find("model", model) is None and family_of(model)[0] not in registry.registered("models"):
+        known = live.find("model", model) is not None or family_of(model)[0] in registry.registered("models")
+        if not known and is_file(model):
+            raise BadInputError(
+                f"{model!r} is a file of weights, which does not tell its architecture; name both, as "
+                f"timm/ARCH:{model}, torchvision/ARCH:{model} or open_clip/ARCH:{model}",
+                options=("models",),
+            )
+        if not known:
             raise UnknownNameError(
                 "model", model, registry.registered("models"), "`tta-bench list models` shows all"
             )
@@ -194,6 +201,7 @@ def _cells(
                     views=request.views,
                     weights_file=_weights_file(model, request, live),
                     data_options=request.data_options,
+                    model_options=request.model_options,
                     suite=request.suite,
                     plugin_code=_plugin_code(model, dataset.name, live),
                     in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +26,13 @@ class RowWriter(Protocol):
 
     def close(self) -> None:
         """Keep what was appended so far; the cell can be resumed."""
+
+
+Retime = Callable[[Manifest, Sequence[Mapping[str, Any]]], int]
+"""Puts new times and memory in the place of a finished cell's, given its manifest and the columns of each batch.
+
+It returns how many predictions differ from those that are kept, and writes nothing unless that is 0.
+"""
 
 
 class RecordStore(Protocol):
@@ -63,4 +70,4 @@ class Reporter(Protocol):
         """Tell that so many more images were predicted."""
 
     def cell_ended(self, label: str, status: str, detail: str = "") -> None:
-        """Tell how a cell ended: ``complete``, ``reused``, ``collapsed`` or ``failed``."""
+        """Tell how a cell ended: ``complete``, ``reused``, ``remeasured``, ``differs``, ``collapsed`` or ``failed``."""

@@ -54,3 +54,21 @@ def source_scores(logits: Tensor) -> SourceScores:
 def clock_columns(seconds: Mapping[str, float], images: int) -> dict[str, Any]:
     """Return milliseconds per image of each phase, amortised over the step; None where a phase did not run."""
     return {f"{phase}_ms": 1e3 * seconds[phase] / images if phase in seconds else None for phase in PHASES}
+
+
+class Collected:
+    """Rows of one cell in memory; satisfies `tta_bench.engine.ports.RowWriter`.
+
+    Attributes:
+        batches: The columns of each batch.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Mapping[str, Any]] = []
+
+    def append(self, columns: Mapping[str, Any]) -> None:
+        """Keep the rows of one batch."""
+        self.batches.append(columns)
+
+    def close(self) -> None:
+        """Do nothing: what was collected is thrown away."""

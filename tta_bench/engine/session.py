@@ -29,10 +29,11 @@ from tta_bench.engine.identity import (
     scores_key,
 )
 from tta_bench.engine.initial import initial_key
+from tta_bench.engine.load import LoadWatch
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
-from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScores
-from tta_bench.engine.rows import source_scores
+from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter, SourceScores
+from tta_bench.engine.rows import Collected, source_scores
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
 from tta_bench.errors import Caution, PluginError
@@ -54,7 +55,11 @@ RESTARTABLE = ("image", "batch")
 
 
 class Ended(NamedTuple):
-    """The end of one cell of a run: its id, its label and ``complete``, ``collapsed``, ``failed`` or ``reused``."""
+    """The end of one cell of a run: its id, its label and its status.
+
+    That is ``complete``, ``collapsed``, ``failed``, ``reused``, ``remeasured``, or ``differs`` where a cell that was to
+    be timed again did not give its predictions again.
+    """
 
     cell: str
     label: str
@@ -71,6 +76,7 @@ class Session:
         objects: The objects that the names of cells stand for.
         resume: Whether interrupted cells resume where they stopped, and not from their start.
         force: Whether complete cells are computed again.
+        retime: Keeps the times of complete cells that are timed again; None: they are not.
         probe_memory: Whether CPU memory is probed.
         scored: Called with every batch and its scores, for what records do not hold.
     """
@@ -80,6 +86,7 @@ class Session:
     objects: Objects = field(default_factory=Objects)
     resume: bool = False
     force: bool = False
+    retime: Retime | None = None
     probe_memory: bool = True
     scored: Scored | None = None
 
@@ -119,6 +126,8 @@ class Session:
         one, problem = self._resolve(cell)
         manifest = make_manifest(one)
         kept = self.store.manifest(manifest.id)
+        if kept is not None and kept.status == "complete" and self.retime is not None and problem is None:
+            return self._remeasured(one, manifest, kept, self.retime)
         if kept is not None and kept.status in DONE and not self.force:
             self._told.cell_ended(cell.label, "reused", _other_versions(kept, manifest))
             return Ended(manifest.id, cell.label, "reused")
@@ -185,13 +194,45 @@ class Session:
         status: Status = "complete" if outcome.finite else "collapsed"
         return self._end(writer, replace(_with(manifest, heard), outcome=outcome, status=status))
 
+    def _remeasured(self, one: Resolved, manifest: Manifest, kept: Manifest, retime: Retime) -> Ended:
+        """Run a complete cell once more for its times and memory; its predictions stay and must come out the same."""
+        cell, rows = one.cell, Collected()
+        self._told.cell_started(cell.label, 0, len(one.stream))
+        try:
+            with warnings_heard():
+                outcome = self._outcome(one, manifest, rows, Kept(), 0, noting=False)
+        except KeyboardInterrupt:
+            raise
+        except ANYTHING as error:
+            self._told.cell_ended(cell.label, "differs", brief(error))
+            return Ended(kept.id, cell.label, "differs")
+        outcome = replace(outcome, finite=kept.outcome.finite, peak_rss_mib=peak_rss_mib())
+        now = replace(
+            kept, machine=manifest.machine, clock=manifest.clock, outcome=outcome, remeasured=_now()
+        )
+        differing = retime(now, rows.batches)
+        told = (
+            f"{differing} of {len(one.stream)} predictions, so its times stay as they were"
+            if differing
+            else ""
+        )
+        status = "differs" if differing else "remeasured"
+        self._told.cell_ended(cell.label, status, told)
+        return Ended(kept.id, cell.label, status)
+
     def _outcome(
-        self, one: Resolved, manifest: Manifest, writer: RowWriter, kept: Kept, start: int
+        self,
+        one: Resolved,
+        manifest: Manifest,
+        writer: RowWriter,
+        kept: Kept,
+        start: int,
+        noting: bool = True,
     ) -> Outcome:
         """Run the steps of a cell."""
 
         def noted(outcome: Outcome) -> None:
-            if one.cell.reset in RESTARTABLE:
+            if one.cell.reset in RESTARTABLE and noting:
                 kept.call(self.store.note, replace(manifest, outcome=outcome))
 
         split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
@@ -212,9 +253,10 @@ class Session:
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
         )
+        load = LoadWatch(one.source.device)
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
         watch.check_bytes(type(one.method).__name__)
-        return outcome
+        return replace(outcome, load=load.taken())
 
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:

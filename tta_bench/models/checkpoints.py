@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from tta_bench.errors import BadInputError
+from tta_bench.models.pickles import MALFORMED, first_line, read_pickle
 from tta_bench.models.weights import misfit
+from tta_bench.spec.class_files import named_outputs
 
 WRAPPERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "state_dict", "model_state_dict",
@@ -27,17 +25,34 @@ PREFIXES = ("module.", "model.")
 """Prefixes that wrappers put before all names."""
 UNUSED = "num_batches_tracked"
 """A counter that old checkpoints do not have and that evaluation does not read."""
-MALFORMED = (
-    pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    ImportError, ArithmeticError, MemoryError, RecursionError, AssertionError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
-"""Exceptions of torch and pickle on files that are damaged or are no checkpoints."""
 SHOWN = 3
 HEADER = 9
+NAMES = ("class_names", "classes", "class_to_idx", "idx_to_class", "names", "id2label")
+"""Keys under which training scripts keep the names of the outputs beside the weights."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a file of weights.
+
+    Attributes:
+        path: The file.
+        tensors: By name, without what wrappers add.
+        class_names: Of the model's outputs in their order, where the file tells them.
+    """
+
+    path: str
+    tensors: Mapping[str, Tensor]
+    class_names: tuple[str, ...] = ()
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or a PyTorch checkpoint by name, without running its code.
+    """Return the tensors of a file of weights; see `read_checkpoint`."""
+    return dict(read_checkpoint(path).tensors)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Return what a safetensors file or a PyTorch checkpoint holds, without running its code.
 
     Wrappers are taken off: the key that a training script keeps the weights under, and what compiling or
     distributing a model puts before the names.
@@ -55,7 +70,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not head:
         raise BadInputError(f"expected a file of weights, got {file}, which is empty; fetch or save it again")
     safe = file.suffix == ".safetensors" or (len(head) == HEADER and head.endswith(b"{"))
-    return _bare(unwrap(_read_safetensors(file) if safe else _read_pickle(file, head), file))
+    content = _read_safetensors(file) if safe else read_pickle(file, head)
+    return Checkpoint(str(path), _bare(unwrap(content, file)), _names_in(content))
+
+
+def _names_in(content: object) -> tuple[str, ...]:
+    """Return the names of the outputs that a training script kept in a checkpoint, none if there are none."""
+    if not isinstance(content, Mapping):
+        return ()
+    found = (named_outputs(content[key]) for key in NAMES if key in content)
+    return next((names for names in found if names), ())
 
 
 def _read_safetensors(file: Path) -> object:
@@ -66,26 +90,8 @@ def _read_safetensors(file: Path) -> object:
         return load_file(file)
     except (SafetensorError, *MALFORMED) as error:
         raise BadInputError(
-            f"expected a safetensors file, got {file}, which is broken: {_first_line(error)}; fetch it again"
+            f"expected a safetensors file, got {file}, which is broken: {first_line(error)}; fetch it again"
         ) from error
-
-
-def _read_pickle(file: Path, head: bytes) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's on unusual pickles, which are read or refused below
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except MALFORMED as error:
-        packed = head.startswith((b"PK", b"\x80"))
-        why = _first_line(error) if packed else "it does not begin as one"
-        raise BadInputError(
-            f"expected a checkpoint of tensors alone, got {file}, which is not one ({why}); save the model's "
-            "state_dict with torch.save or as safetensors"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def unwrap(content: object, file: Path) -> dict[str, Tensor]:
@@ -199,25 +205,59 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def fill(model: nn.Module, path: str | Path, name: str) -> None:
+def fill(model: nn.Module, checkpoint: Checkpoint | str | Path, name: str) -> None:
     """Load a file of weights into a model; all names and shapes must agree.
 
     Args:
         model: That is filled in place.
-        path: Of the file.
+        checkpoint: The file, read or not yet.
         name: The model's name on the command line, for the error.
 
     Raises:
         BadInputError: If the file cannot be read or does not fit: which names are missing, unexpected, or of another
             shape.
     """
+    read = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(checkpoint)
     own = model.state_dict()
-    try:
-        tensors = fitted(read_weights(path), own)
-    except ValueError as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise misfit(name, path, error) from error
+    tensors = _fitted(read, own, name)
     if told := differences(tensors, own):
-        raise misfit(name, path, told)
+        raise misfit(name, read.path, told)
     model.load_state_dict(tensors, strict=False)
+
+
+def _fitted(read: Checkpoint, own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    try:
+        return fitted(read.tensors, own)
+    except ValueError as error:
+        raise misfit(name, read.path, error) from error
+
+
+def filled(
+    make: Callable[[int | None], nn.Module], path: str, name: str, outputs: int | None
+) -> tuple[nn.Module, Checkpoint]:
+    """Return a classifier with the weights of a file, and as many outputs as the file has.
+
+    Args:
+        make: Makes the model with so many outputs; None: its library's default.
+        path: Of the file.
+        name: The model's name on the command line, for the error.
+        outputs: How many the user says that there are; None: as many as the file has.
+
+    Raises:
+        BadInputError: If the file cannot be read or does not fit.
+    """
+    read = read_checkpoint(path)
+    model = make(outputs)
+    own = model.state_dict()
+    head = head_name(model)
+    tensor = _fitted(read, own, name).get(head)
+    if outputs is None and tensor is not None and len(tensor) != len(own[head]):
+        model = make(len(tensor))
+    fill(model, read, name)
+    return model, read
+
+
+def head_name(model: nn.Module) -> str:
+    """Return the name of the weight of the last linear layer; empty without one."""
+    found = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    return f"{found[-1]}.weight" if found else ""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench.errors import IncompatibleError
+from tta_bench.models.classes import PARENT, Matched, known_outputs, match_classes
+from tta_bench.models.loading import ModelRequest, file_of
 from tta_bench.models.source import Network
 
-PARENT = 1000
-"""Classes of ImageNet-1k, which the indices of the datasets count in."""
+ORDERED = 10
+"""Classes that are told in their order where nothing but the order says which is which."""
 
 
 class Classifier(Network):
@@ -95,6 +97,69 @@ class Classifier(Network):
             return self.linear.weight
         rows = self.linear.weight[self.indices]
         return rows if self.shares is None else (rows * self.shares.to(rows.dtype)[..., None]).sum(1)
+
+
+def bound(
+    model: nn.Module, request: ModelRequest, names: Sequence[str] = (), wnids: Sequence[str] = ()
+) -> Classifier:
+    """Return a network bound to the classes of a request, whose outputs are found as `match_classes` says.
+
+    Args:
+        model: Images to logits.
+        request: The classes, and what the user says of the outputs.
+        names: Of the outputs in their order, as the library or the file of weights knows them.
+        wnids: The same as WordNet ids.
+
+    Raises:
+        IncompatibleError: If its outputs are not these classes.
+    """
+    options, count = request.options, len(request.class_names)
+    told = options.class_names or names
+    wanted = bool(request.class_folders or options.class_map or options.class_names)
+    reordered = sorted(names) == sorted(request.class_names) and tuple(names) != request.class_names
+    made = last_linear(model).out_features
+    if options.num_classes not in (None, made):
+        raise IncompatibleError(
+            f"{request.name!r} has {made:,} outputs, got num_classes {options.num_classes}, which is for weights from "
+            "a file; leave it out",
+            options=("num_classes",),
+        )
+    if request.class_indices is not None or not (wanted or reordered):
+        return Classifier(model, count, request.class_indices)
+    outputs = known_outputs(made, told, wnids)
+    folders = request.class_folders or request.class_names
+    found = match_classes(folders, outputs, options.class_map, repr(request.name))
+    if found.indices == tuple(range(outputs.size)):
+        network = Classifier(model, count)
+    else:
+        model.label_outputs = list(range(outputs.size))  # type: ignore[assignment]
+        network = Classifier(model, count, found.indices)
+    network.binding = binding(found, outputs.size)
+    network.cautions = tuple(_cautions(request, found, folders, outputs.size))
+    return network
+
+
+def binding(found: Matched, count: int) -> str:
+    """Return how classes were matched with outputs, for the manifest."""
+    used = len(outputs_of(found.indices))
+    return f"by {found.by}: {used} of {count} outputs"
+
+
+def _cautions(request: ModelRequest, found: Matched, folders: Sequence[str], count: int) -> Iterator[str]:
+    """Yield what a user should check of classes that were matched with outputs."""
+    name = request.name.removesuffix(f":{file_of(request.name)}")
+    if found.by == "order" and request.pretrained:
+        order = ", ".join(folders[:ORDERED]) + (", ..." if len(folders) > ORDERED else "")
+        yield (
+            f"nothing says what the {count} outputs of {name!r} are, so they are taken to be the classes in "
+            f"this order: {order}; if it was trained in another order, name its outputs with class_names=FILE"
+        )
+    left_out = count - len(outputs_of(found.indices))
+    if left_out:
+        yield (
+            f"the {len(folders)} classes of the dataset are outputs of {name!r} by {found.by}; its "
+            f"{left_out:,} other outputs are left out, so accuracies are among these classes"
+        )
 
 
 def _outputs(

@@ -17,7 +17,7 @@ from tta_bench.data.layouts.base import read_text
 from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.models.checkpoints import fill
 from tta_bench.models.clip import clip_source
-from tta_bench.models.loading import ModelRequest
+from tta_bench.models.loading import ModelRequest, is_file
 from tta_bench.models.source import SourceModel
 from tta_bench.models.weights import hub_file, misfit, seeded, unreachable
 
@@ -78,6 +78,10 @@ def tag_facts(architecture: str, tag: str) -> dict[str, Any]:
     if not open_clip.is_pretrained_cfg(architecture, tag):
         if Path(tag).expanduser().is_file():
             return {}
+        if is_file(tag):
+            raise BadInputError(
+                f"expected a file of weights, got {tag!r}, which does not exist; check the path"
+            )
         known = open_clip.list_pretrained_tags_by_model(architecture)
         raise UnknownNameError(
             f"weights of open_clip/{architecture}", tag, known, "a file of weights will do too"
@@ -133,6 +137,7 @@ def _load(request: ModelRequest, architecture: str, path: str | None, facts: dic
                 architecture,
                 pretrained=None if own else path,
                 force_preprocess_cfg=preprocess,
+                force_image_size=request.options.input_size or None,
                 pretrained_hf=False,
             )
         if own:

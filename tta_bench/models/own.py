@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from tta_bench.data.images.preprocess import Interpolation, Preprocess
-from tta_bench.errors import BadInputError, Caution, IncompatibleError
-from tta_bench.models.classifier import Classifier, check_head
-from tta_bench.models.loading import DTYPES
+from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.models.classifier import bound, check_head
+from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import digest
 from tta_bench.spec.code import code_hash
@@ -46,54 +45,44 @@ class OwnModel:
     name: str
     content: str
 
-    def bind(
-        self,
-        class_names: Sequence[str],
-        class_indices: Sequence[int | Sequence[int]] | None,
-        *,
-        precision: str,
-        device: str,
-    ) -> SourceModel:
+    def bind(self, request: ModelRequest) -> SourceModel:
         """Return the source model for the classes of a dataset; the network itself is copied and stays as it is.
+
+        Args:
+            request: The classes, type and device.
 
         Raises:
             IncompatibleError: If its outputs are not these classes, or it does not end in a linear layer.
         """
-        net, outputs = copy.deepcopy(self.net).cpu().float(), self._outputs(class_names, class_indices)
-        if self.class_names and outputs is not None:
+        net = copy.deepcopy(self.net).cpu().float()
+        if self.class_names and not request.class_folders and not request.options.class_map:
             net.label_outputs = list(range(len(self.class_names)))  # type: ignore[assignment]
-        network = Classifier(net, len(class_names), outputs)
+            request = replace(request, class_indices=self._outputs(request.class_names))
+        network = bound(net, request, self.class_names)
         check_head(network, self.preprocess.size, self.name)
-        source = SourceModel(
+        return SourceModel(
             network,
             name=self.name,
             kind="classifier",
-            class_names=class_names,
+            class_names=request.class_names,
             mean=self.mean,
             std=self.std,
             preprocess=self.preprocess,
-            dtype=DTYPES[precision],
-            device=device,
+            dtype=request.dtype,
+            device=request.device,
         )
-        for caution in source.cautions:
-            warnings.warn(caution, Caution, stacklevel=2)
-        if precision == "bfloat16":
-            source.round_products(torch.bfloat16)
-        return source
 
-    def _outputs(
-        self, class_names: Sequence[str], class_indices: Sequence[int | Sequence[int]] | None
-    ) -> Sequence[int | Sequence[int]] | None:
-        """Return which outputs stand for the classes of a dataset: found by name where the model has names."""
-        if not self.class_names or self.class_names == tuple(class_names):
-            return class_indices if not self.class_names else None
+    def _outputs(self, class_names: Sequence[str]) -> tuple[int, ...] | None:
+        """Return which outputs stand for the classes of a dataset by their names; None: all, in order."""
+        if self.class_names == tuple(class_names):
+            return None
         missing = [name for name in class_names if name not in self.class_names]
         if missing:
             raise IncompatibleError(
                 f"model {self.name!r} has no class {missing[0]!r} of the dataset; its classes are "
                 f"{', '.join(self.class_names[:10])}; give class_names in the order of its outputs"
             )
-        return [self.class_names.index(name) for name in class_names]
+        return tuple(self.class_names.index(name) for name in class_names)
 
 
 def own_model(

@@ -23,9 +23,9 @@ from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
-from tta_bench.models.checkpoints import MALFORMED
-from tta_bench.models.classifier import Classifier, check_head, outputs_of
+from tta_bench.models.classifier import bound, check_head, outputs_of
 from tta_bench.models.loading import ModelRequest
+from tta_bench.models.pickles import MALFORMED
 from tta_bench.models.source import SourceModel
 from tta_bench.models.timm_models import preprocess_of
 from tta_bench.models.weights import seeded, unreachable
@@ -59,7 +59,7 @@ def load_robustbench(request: ModelRequest) -> SourceModel:
     preprocess = declared_preprocess(entry.get("preprocessing"), dataset, model, request.name)
     if dataset == "imagenet" and entry.get("preprocessing") and timm_name(dataset, threat, name):
         preprocess = replace(preprocess, note=OVERRIDDEN)
-    network = Classifier(model, len(request.class_names), request.class_indices)
+    network = bound(model, request)
     check_head(network, preprocess.size, request.name)
     return SourceModel(
         network,

@@ -61,7 +61,14 @@ class Network(nn.Module):
     """A network taken apart into an encoder and a head; loaders subclass it for each library.
 
     ``encode`` maps normalised images (N, C, H, W) to features (N, D) and, where there are any, tokens.
+
+    Attributes:
+        binding: How the classes were matched with its outputs; empty where they are its outputs in order.
+        cautions: What users should know before they trust its scores, one sentence each.
     """
+
+    binding: str = ""
+    cautions: tuple[str, ...] = ()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features (N, D) and tokens (N, L, D') or None."""
@@ -153,7 +160,8 @@ class SourceModel:
         self.params: Mapping[str, Tensor] = MappingProxyType(params)
         self.buffers: Mapping[str, Tensor] = MappingProxyType(buffers)
         self.layers: tuple[LayerInfo, ...] = list_layers(network.inner())
-        self.cautions: tuple[str, ...] = _cautions(name, network.inner())
+        self.binding = network.binding
+        self.cautions: tuple[str, ...] = (*_cautions(name, network.inner()), *network.cautions)
 
     @property
     def network(self) -> nn.Module:

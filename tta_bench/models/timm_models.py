@@ -7,15 +7,15 @@ import math
 from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
-from tta_bench.models.checkpoints import fill, read_weights
-from tta_bench.models.classifier import Classifier, check_head, last_linear
-from tta_bench.models.loading import ModelRequest
+from tta_bench.models.checkpoints import filled, read_weights
+from tta_bench.models.classifier import bound, check_head, last_linear
+from tta_bench.models.loading import ModelRequest, made_outputs
 from tta_bench.models.source import SourceModel
 from tta_bench.models.weights import filter_of, hub_file, misfit, seeded, unreachable
 
@@ -25,8 +25,8 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 def load_timm(request: ModelRequest) -> SourceModel:
     """Load a timm classifier, e.g. timm/resnet50.a1_in1k, or timm/resnet50:FILE with weights of one's own.
 
-    Without trained weights, and with a file, the classifier has as many outputs as there are classes unless
-    `class_indices` choose among the model's own.
+    With a file the classifier has as many outputs as the file; without trained weights as many as there are classes,
+    unless `class_indices` choose among the model's own.
 
     Raises:
         UnknownNameError: If timm has no such architecture or weights.
@@ -35,11 +35,11 @@ def load_timm(request: ModelRequest) -> SourceModel:
     """
     name, _, file = request.rest.partition(":")
     facts = weights_facts(name)
-    model = build(request, name, file, facts)
+    model, names = build(request, name, file, facts)
     check_linear(model, request.name)
     config = resolve_model_data_config(model)
     preprocess = preprocess_of(config, request.name)
-    network = Classifier(model, len(request.class_names), request.class_indices)
+    network = bound(model, request, names, () if names or file else label_wnids(model))
     check_head(network, preprocess.size, request.name)
     return SourceModel(
         network,
@@ -72,32 +72,61 @@ def weights_facts(name: str) -> Any:
         raise UnknownNameError("timm weights", name, known) from error
 
 
-def build(request: ModelRequest, name: str, file: str, facts: Any) -> nn.Module:
-    """Return the model with its weights: from a file, from the hub, from an address, or random.
+def label_wnids(model: nn.Module) -> tuple[str, ...]:
+    """Return the WordNet ids of a published model's outputs, where timm knows its list of classes."""
+    subset = infer_imagenet_subset(model)
+    return tuple(ImageNetInfo(subset).label_names()) if subset else ()
+
+
+def build(request: ModelRequest, name: str, file: str, facts: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model with its weights, from a file, the hub, an address, or random, and names that a file holds.
 
     Raises:
         BadInputError: If the weights cannot be fetched or do not fit.
     """
     options: dict[str, Any] = {}
-    published = request.pretrained and not file
-    if not published and request.class_indices is None:
-        options["num_classes"] = len(request.class_names)
-    if published:
-        path = hub_weights(request.name, facts)
-        options = {"pretrained_cfg_overlay": overlay(path)} if path else _at_address(name, facts)
+    if request.options.input_size:
+        options["img_size"] = request.options.input_size
+    if request.pretrained and file:
+        model, read = filled(
+            lambda outputs: create(request, name, outputs, options), file, request.name, made_outputs(request)
+        )
+        return model, read.class_names
+    if not request.pretrained:
+        return create(request, name, made_outputs(request), options), ()
+    path = hub_weights(request.name, facts)
+    options |= {"pretrained_cfg_overlay": overlay(path)} if path else _at_address(name, facts)
     try:
-        with seeded(request.seed):
-            model: nn.Module = timm.create_model(name, pretrained=published, **options)
+        model = create(request, name, None, options, pretrained=True)
     except OSError as error:
         raise unreachable(request.name, getattr(facts, "url", ""), error, "TORCH_HOME") from error
     except RuntimeError as error:
-        if not published:
-            raise
         raise misfit(request.name, "timm's repository", error) from error
     getattr(model, "pretrained_cfg", {}).pop("state_dict", None)  # timm keeps the tensors of the file there
-    if request.pretrained and file:
-        fill(model, file, request.name)
-    return model
+    return model, ()
+
+
+def create(
+    request: ModelRequest, name: str, outputs: int | None, options: dict[str, Any], pretrained: bool = False
+) -> nn.Module:
+    """Return a model of timm with random weights from the request's seed, or its published ones.
+
+    Args:
+        request: Whose seed.
+        name: In timm.
+        outputs: How many; None: its own.
+        options: Further ones of timm; ``img_size`` is left out where the architecture takes images of any size.
+        pretrained: Whether timm loads weights.
+    """
+    count = {} if outputs is None else {"num_classes": outputs}
+    try:
+        with seeded(request.seed):
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, **options, **count)
+            return model
+    except TypeError as error:
+        if "img_size" not in options or "img_size" not in str(error):
+            raise
+    return create(request, name, outputs, {k: v for k, v in options.items() if k != "img_size"}, pretrained)
 
 
 def _at_address(name: str, facts: Any) -> dict[str, Any]:

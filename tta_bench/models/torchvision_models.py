@@ -11,9 +11,9 @@ from torchvision.models import WeightsEnum
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import UnknownNameError
-from tta_bench.models.checkpoints import fill
-from tta_bench.models.classifier import Classifier
-from tta_bench.models.loading import ModelRequest, is_file
+from tta_bench.models.checkpoints import filled
+from tta_bench.models.classifier import bound
+from tta_bench.models.loading import ModelRequest, is_file, made_outputs
 from tta_bench.models.source import SourceModel
 from tta_bench.models.weights import filter_of, misfit, seeded, unreachable
 
@@ -23,8 +23,8 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 def load_torchvision(request: ModelRequest) -> SourceModel:
     """Load a torchvision classifier, e.g. torchvision/resnet50:IMAGENET1K_V1, or torchvision/resnet50:FILE.
 
-    Without a tag the library's default weights are meant. Without trained weights, and with a file, the
-    classifier has as many outputs as there are classes unless `class_indices` choose among the model's own.
+    Without a tag the library's default weights are meant. With a file the classifier has as many outputs as the file;
+    without trained weights as many as there are classes, unless `class_indices` choose among the model's own.
 
     Raises:
         UnknownNameError: If torchvision has no such architecture or weights.
@@ -37,11 +37,11 @@ def load_torchvision(request: ModelRequest) -> SourceModel:
         raise UnknownNameError("torchvision architecture", architecture, known)
     file = choice if is_file(choice) else ""
     weights = weights_of(architecture, "" if file else choice)
-    model = build(request, architecture, file, weights)
+    model, names = build(request, architecture, file, weights)
     preset: Any = weights.transforms()
     (side,), (resize,) = preset.crop_size, preset.resize_size
     return SourceModel(
-        Classifier(model, len(request.class_names), request.class_indices),
+        bound(model, request, names),
         name=request.name,
         kind="classifier",
         class_names=request.class_names,
@@ -68,29 +68,36 @@ def weights_of(architecture: str, tag: str) -> WeightsEnum:
     return tags[tag]
 
 
-def build(request: ModelRequest, architecture: str, file: str, weights: WeightsEnum) -> nn.Module:
-    """Return the model with its weights: from a file, from torchvision's address, or random.
+def build(
+    request: ModelRequest, architecture: str, file: str, weights: WeightsEnum
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model with its weights: from a file, from torchvision's address, or random; and names in a file.
 
     Raises:
         BadInputError: If the weights cannot be fetched or do not fit.
     """
-    options: dict[str, Any] = {}
-    fetched = request.pretrained and not file
-    if not fetched and request.class_indices is None:
-        options["num_classes"] = len(request.class_names)
-    if architecture in WITH_AUXILIARY_HEADS:
-        options |= {"aux_logits": False} | ({} if fetched else {"init_weights": True})
+    if file and request.pretrained:
+        model, read = filled(
+            lambda outputs: create(request, architecture, outputs), file, request.name, made_outputs(request)
+        )
+        return model, read.class_names
+    if not request.pretrained:
+        return create(request, architecture, made_outputs(request)), ()
     try:
-        with seeded(request.seed):
-            model: nn.Module = models.get_model(
-                architecture, weights=weights if fetched else None, progress=False, **options
-            )
+        return create(request, architecture, None, weights), ()
     except OSError as error:
         raise unreachable(request.name, weights.url, error, "TORCH_HOME") from error
     except RuntimeError as error:
-        if not fetched:
-            raise
         raise misfit(request.name, weights.url, error) from error
-    if file and request.pretrained:
-        fill(model, file, request.name)
+
+
+def create(
+    request: ModelRequest, architecture: str, outputs: int | None, weights: WeightsEnum | None = None
+) -> nn.Module:
+    """Return a model of torchvision with so many outputs, None for its own; random without weights."""
+    options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    if architecture in WITH_AUXILIARY_HEADS:
+        options |= {"aux_logits": False} | ({} if weights else {"init_weights": True})
+    with seeded(request.seed):
+        model: nn.Module = models.get_model(architecture, weights=weights, progress=False, **options)
     return model

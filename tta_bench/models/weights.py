@@ -79,7 +79,7 @@ def misfit(name: str, path: str | Path, reason: object) -> BadInputError:
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     return BadInputError(
         f"the weights in {path} do not fit the model {name!r} with these classes ({' '.join(lines[:2])[:300]}); "
-        "give the file of this architecture, trained on this class list"
+        "name the architecture that the file was saved from, or the file that belongs to this one"
     )
 
 

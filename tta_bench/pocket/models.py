@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.errors import BadInputError
-from tta_bench.models.classifier import Classifier
+from tta_bench.models.classifier import bound
 from tta_bench.models.clip import clip_source
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
 from tta_bench.pocket.nets import MEAN, STD, Colour
+from tta_bench.pocket.scenes.spec import CLASS_NAMES
 from tta_bench.pocket.zoo import CLIP_NAME, VIT_CLIP_NAME, ClassifierName, ClipName, build, build_clip
 
 SIDE = 32
@@ -54,11 +57,13 @@ def _clip(request: ModelRequest, name: ClipName) -> SourceModel:
 def _classifier(request: ModelRequest, name: ClassifierName) -> SourceModel:
     check_bare(request)
     return classifier_source(
-        request, build(name, pretrained=request.pretrained, seed=request.seed), MEAN, STD
+        request, build(name, pretrained=request.pretrained, seed=request.seed), MEAN, STD, CLASS_NAMES
     )
 
 
-def classifier_source(request: ModelRequest, model: nn.Module, mean: Colour, std: Colour) -> SourceModel:
+def classifier_source(
+    request: ModelRequest, model: nn.Module, mean: Colour, std: Colour, class_names: Sequence[str]
+) -> SourceModel:
     """Return the source model of a pocket classifier of 32x32 images.
 
     Args:
@@ -66,12 +71,13 @@ def classifier_source(request: ModelRequest, model: nn.Module, mean: Colour, std
         model: The network.
         mean: Of its normalisation, per channel.
         std: The same.
+        class_names: Of its outputs in their order.
 
     Raises:
         IncompatibleError: If it has another number of classes.
     """
     return SourceModel(
-        Classifier(model, len(request.class_names), request.class_indices),
+        bound(model, request, class_names),
         name=request.name,
         kind="classifier",
         class_names=request.class_names,

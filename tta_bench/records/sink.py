@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +53,11 @@ class Sink:
         """Close a cell with its final manifest."""
         assert isinstance(writer, CellWriter)
         writer.finish(manifest)
+
+    def retime(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Put new times in the place of a finished cell's; see `tta_bench.records.store.Store.retime`."""
+        self._store.refuse_other(manifest.id)
+        return self._store.retime(manifest, rows)
 
     def scores(self, key: str) -> SourceScores | None:
         """Return kept source scores."""

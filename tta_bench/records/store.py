@@ -17,12 +17,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
 from tta_bench.errors import DamagedError, StoreError
 from tta_bench.records.files import Files
+from tta_bench.records.measures import different_predictions, measured_table, with_measures
 from tta_bench.records.owner import OWNER, refuse_other
 from tta_bench.records.parts import RECORDS, intact_parts, part_names
 from tta_bench.records.process import TEMPORARY
@@ -240,6 +243,28 @@ class Store:
                 f"the records of cell {cell} in {self.url} are damaged ({error}); run the same command again"
             ) from error
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
+
+    def retime(self, manifest: Manifest, batches: Sequence[Mapping[str, Any]]) -> int:
+        """Put new times and memory in the place of a finished cell's, if its predictions are the same.
+
+        Args:
+            manifest: The cell's, with what was measured; the hash of its records is filled in.
+            batches: The columns of each batch, as `CellWriter.append` takes them.
+
+        Returns:
+            How many predictions differ, counting images that are missing; nothing is written unless it is 0.
+
+        Raises:
+            StoreError: If the records cannot be read or written.
+        """
+        old = self.read(manifest.id)
+        new = measured_table(manifest.id, batches)
+        differing = different_predictions(old, new)
+        if not differing:
+            name = f"{_folder(manifest.id)}/{RECORDS}"
+            self._files.write_table(name, with_measures(old, new))
+            self.write_manifest(replace(manifest, records_sha256=self._files.sha256(name) or ""))
+        return differing
 
     def scores(self, key: str) -> pa.Table | None:
         """Return a cached table of scores, or None if it is absent or damaged: compute it again."""

@@ -221,8 +221,16 @@ class Row:
     machine: str = _column(
         "text",
         "What the times and the memory were measured on: device, threads and torch build. Compare costs only where it "
-        "is the same.",
+        "is the same. A row over several machines has no times and no memory.",
         since=2,
+        shown=Shown("on", rank=2, optional=True),
+    )
+    noisy: bool = _column(
+        "flag",
+        "Other work kept the machine busy while some cell was timed, so that its times are too long: the computing "
+        "thread waited for a processor more than 5% of the time, or, where that is not known, the load average was "
+        "more than 1.25 for each processor; or the GPU was slowed by heat or power. `--remeasure` times again.",
+        since=3,
     )
     weights: str = _column("text", "First 8 digits of the SHA-256 of the model's weights.")
     weights_file: str = _column(

@@ -14,11 +14,13 @@ from tta_bench.reports.csv_file import validate_leaderboard, write_csv
 from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
 from tta_bench.reports.load import StoredCell, load_cells, load_records
 from tta_bench.reports.summary import summarise
-from tta_bench.spec import canonical, digest
+from tta_bench.spec import Manifest, canonical, digest
 from tta_bench.spec.protocol import ORIGINS
 
 __all__ = ["leaderboard", "validate_leaderboard", "write_csv"]
 
+COSTS = ("ms_mean", "ms_p50", "ms_p95", "ms_p99", "peak_mib")
+"""Columns that depend on the machine."""
 _LISTED = ("failed", "collapsed")
 
 
@@ -84,6 +86,9 @@ def _row(
     first = group[0]
     cell, protocol, notes = first.cell, first.protocol, first.manifest.notes
     values: dict[str, Any] = dict(numbers or {})
+    machines = {_machine(one) for one in group}
+    if len(machines) > 1:
+        values = {name: value for name, value in values.items() if name not in COSTS}
     init_ms = [one.manifest.outcome.init_ms for one in group if one.manifest.outcome.init_ms is not None]
     values.update(
         method=cell.method,
@@ -93,14 +98,15 @@ def _row(
         dataset=cell.dataset,
         shifts=";".join(shift.removeprefix(f"{cell.dataset}:") for shift in shifts),
         seeds=_joined(one.cell.seed for one in group),
-        init_ms=fmean(sorted(init_ms)) if init_ms else None,
+        init_ms=fmean(sorted(init_ms)) if init_ms and len(machines) == 1 else None,
         batch_size=protocol.batch_size,
         reset=protocol.reset,
         sees=notes.sees,
         severity=_joined(severity for one in group for severity in one.protocol.severity),
         precision=protocol.precision,
         device=protocol.device,
-        machine=_joined(_machine(one) for one in group),
+        machine=_joined(machines),
+        noisy=any(_noisy(one.manifest) for one in group),
         weights="random" if notes.random_weights else protocol.weights[:8],
         weights_file=_joined(one.cell.weights_file for one in group if one.cell.weights_file),
         preprocessing=protocol.preprocessing,
@@ -126,6 +132,12 @@ def _joined(values: Iterable[object]) -> str:
 def _machine(one: StoredCell) -> str:
     machine = one.manifest.machine
     return f"{machine.device_name}, {machine.threads} threads, torch {machine.torch_build}"
+
+
+def _noisy(manifest: Manifest) -> bool:
+    """Return whether other work disturbed the clocks of a cell; cells of before this was noted are taken as sound."""
+    load = manifest.outcome.load
+    return load is not None and load.noisy(manifest.machine.cores)
 
 
 def _demonstration(one: StoredCell) -> bool:

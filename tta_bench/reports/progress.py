@@ -114,7 +114,8 @@ class ConsoleReporter:
         if status == "reused":
             self._say(self._ended, f"already computed, {detail}")
             return
-        text = f"{status}: {detail}" if detail else speed if status == "complete" else f"{status}; {speed}"
+        plain = speed if status == "complete" else f"{status}; {speed}"
+        text = f"{status}: {detail}" if detail else plain
         self._say(self._ended, text)
 
     def _say(self, number: int, text: str) -> None:

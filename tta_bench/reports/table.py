@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from tta_bench.spec.protocol import INCOMPLETE
 from tta_bench.spec.texts import visible
 
 DEMONSTRATION_MARK = "*"
-
+NOISY_MARK = "~"
 
 _STACK_BELOW = 4  # before columns of a lower rank go, model, dataset and shift move under the method
 _NAMES = ("model", "dataset", "shifts")
@@ -65,6 +66,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(Text("No finished cell to report."))
         return
     sign = signs(console)
+    rows, machines = _lettered(rows)
     columns, shared = _shared(rows)
     layout = next(
         (layout for layout in _layouts(columns) if _width(layout, rows, sign) <= console.width),
@@ -73,8 +75,16 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     if shared:
         console.print(Text(shared, style="bold"))
     console.print(_table(layout, rows, sign))
-    for line in _footer(rows, [column for column in columns if column.title not in layout.titles]):
+    for line in _footer(rows, machines, [column for column in columns if column.title not in layout.titles]):
         console.print(Text(line, style="dim"))
+
+
+def _lettered(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """Return rows with a letter in the place of their machine where they have several, and what the letters mean."""
+    names = sorted({row.machine for row in rows if row.machine and row.ms_p50 is not None})
+    letters = {name: chr(ord("a") + place) for place, name in enumerate(names)} if len(names) > 1 else {}
+    told = [f"{letter}: {name}" for name, letter in letters.items()]
+    return [replace(row, machine=letters.get(row.machine, "")) for row in rows], told
 
 
 def _method(row: Row, _: Signs) -> str:
@@ -104,7 +114,8 @@ def _gain(row: Row, sign: Signs) -> str:
 
 def _clock(row: Row, sign: Signs) -> str:
     batch = "" if row.ms_p50 is None or row.batch_size is None else f"@{row.batch_size}"
-    return measured(row.ms_p50, sign) + batch
+    noisy = NOISY_MARK if row.noisy and row.ms_p50 is not None else ""
+    return noisy + measured(row.ms_p50, sign) + batch
 
 
 _TEXTS: dict[str, Callable[[Row, Signs], str]] = {
@@ -194,12 +205,18 @@ def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
     return table
 
 
-def _footer(rows: Sequence[Row], left_out: Sequence[_Shown]) -> list[str]:
+def _footer(rows: Sequence[Row], machines: Sequence[str], left_out: Sequence[_Shown]) -> list[str]:
     lines = []
     if any(row.accuracy is not None for row in rows):
         lines.append("Intervals are 95%; vs source and vs teacher are points on the same images.")
     if any(row.ms_p50 is not None and (row.batch_size or 1) > 1 for row in rows):
         lines.append("ms/image is batch time divided by batch size; latency is batch size 1.")
+    if any(row.noisy and row.ms_p50 is not None for row in rows):
+        lines.append(
+            f"{NOISY_MARK} other work kept the machine busy: these times are too long; --remeasure times them again."
+        )
+    if machines:
+        lines.append(f"Times and memory compare within one machine only ({'; '.join(machines)}).")
     if {row.sees for row in rows} == {"image", "batch"}:
         lines.append("Do not rank methods that see a batch against methods that see one image.")
     if any(row.demonstration for row in rows):

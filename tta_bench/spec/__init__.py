@@ -11,6 +11,7 @@ from tta_bench.spec.manifest import SCHEMA_VERSION as SCHEMA_VERSION
 from tta_bench.spec.manifest import Manifest as Manifest
 from tta_bench.spec.manifest import Notes as Notes
 from tta_bench.spec.manifest import Outcome as Outcome
+from tta_bench.spec.model_options import ModelOptions as ModelOptions
 from tta_bench.spec.protocol import FACTS as FACTS
 from tta_bench.spec.protocol import Protocol as Protocol
 from tta_bench.spec.ranges import limit_to_subset as limit_to_subset

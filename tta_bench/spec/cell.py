@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tta_bench.spec.digest import digest
+from tta_bench.spec.model_options import ModelOptions
 from tta_bench.spec.plain import to_plain
 from tta_bench.spec.protocol import Protocol
 from tta_bench.spec.request import SuiteUse
@@ -77,6 +78,7 @@ class Cell:
             where they lie.
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
+        model_options: What was said of the model in place of what its library knows.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
             ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
@@ -100,6 +102,7 @@ class Cell:
     pretrained: bool = True
     chosen: str = "published"
     preset: str = ""
+    model_options: ModelOptions = field(default_factory=ModelOptions)
     plugin_code: Mapping[str, str] = field(default_factory=dict)
     in_process: Mapping[str, str] = field(default_factory=dict)
     prompts: str = _label("")

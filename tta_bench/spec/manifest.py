@@ -17,6 +17,9 @@ from tta_bench.spec.texts import masked
 SCHEMA_VERSION = 2
 """Version of records and manifests together; raised whenever a column or a fact changes its meaning."""
 
+MOST_WAITING, MOST_LOAD = 0.05, 1.25
+"""Share of waiting, and load per processor, beyond which times are noisy."""
+
 Status = Literal["running", "complete", "failed", "collapsed"]
 
 
@@ -79,6 +82,7 @@ class Notes:
         paper: Where the method is described.
         category: What a prediction draws on besides the source model.
         prompt_set: Name of the prompt templates; empty without a text side.
+        classes: How the classes were matched with the model's outputs; empty where they are its outputs in order.
         bad_images: Ids of the images that were left out because they cannot be decoded.
         of_method: Choices that the method made by itself for this model.
         cautions: What to know before the numbers are trusted, one sentence each; they were shown during the run.
@@ -94,9 +98,46 @@ class Notes:
     paper: str = ""
     category: str = ""
     prompt_set: str = ""
+    classes: str = ""
     bad_images: tuple[str, ...] = ()
     of_method: Mapping[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the machine was while a cell was timed; None where the system does not tell.
+
+    Attributes:
+        before: Processes that were ready to run over the minute before.
+        after: The same at the end.
+        waited: Share of its time that the computing thread was ready and waited for a processor.
+        gpu_mhz: Clock of the GPU at the end.
+        gpu_most_mhz: Its highest clock.
+        gpu_slowed: Whether heat or power slowed it.
+    """
+
+    before: float | None = None
+    after: float | None = None
+    waited: float | None = None
+    gpu_mhz: int | None = None
+    gpu_most_mhz: int | None = None
+    gpu_slowed: bool | None = None
+
+    def noisy(self, cores: int | None) -> bool:
+        """Return whether other work made the times too long to be believed.
+
+        The share of waiting decides where it is known; else a load average beyond the machine's processors.
+
+        Args:
+            cores: Processors of the machine.
+        """
+        if self.gpu_slowed:
+            return True
+        if self.waited is not None:
+            return self.waited > MOST_WAITING
+        busiest = max((one for one in (self.before, self.after) if one is not None), default=0.0)
+        return cores is not None and busiest > MOST_LOAD * cores
 
 
 @dataclass(frozen=True)
@@ -110,6 +151,7 @@ class Outcome:
         absolute_peak_mib: Most memory on the device, where it is measured.
         images_at_once: Images adapted at once, where each is an episode of its own.
         peak_rss_mib: Peak resident memory of the process.
+        load: How busy the machine was; None where it was not noted.
     """
 
     init_ms: float | None = None
@@ -118,6 +160,7 @@ class Outcome:
     absolute_peak_mib: float | None = None
     images_at_once: int | None = None
     peak_rss_mib: float | None = None
+    load: Load | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +181,8 @@ class Manifest:
         revision: Git revision of tta-bench, where there is one.
         started: ISO 8601 time in UTC.
         finished: ISO 8601 time in UTC; None while running.
+        remeasured: ISO 8601 time in UTC at which it was timed again; empty: its times are of its own run. Machine,
+            clock and outcome are then of that time, versions and revision of the predictions.
         error: Traceback of a failed cell.
         warnings: What libraries and plug-ins warned of while the cell ran, each once.
         records_sha256: Of the bytes of ``records.parquet``; empty until there is one.
@@ -158,6 +203,7 @@ class Manifest:
     revision: str | None = None
     started: str = ""
     finished: str | None = None
+    remeasured: str = ""
     error: str | None = None
     warnings: tuple[str, ...] = ()
     records_sha256: str = ""

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from tta_bench.errors import BadInputError
 
-KINDS = {str: "a name", int: "a whole number", bool: "true or false"}
+KINDS = {str: "a name", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Option:
 
     Attributes:
         name: In Python, in YAML and in a suite.
-        kind: ``str``, ``int`` or ``bool``.
+        kind: ``str``, ``int``, ``float`` or ``bool``.
         many: Whether it takes several values.
         by_name: Whether it takes a mapping of names to values.
         optional: Whether it may be None.
@@ -94,6 +94,8 @@ class Option:
     def _one(self, value: Any) -> Any:
         if self.kind is str and isinstance(value, PathLike):
             return fspath(value)
+        if self.kind is float and type(value) is int:
+            return float(value)
         if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
             raise self._wrong(f"must be {KINDS[self.kind]}", value)
         return value

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.spec.class_files import read_class_map, read_class_names
+from tta_bench.spec.model_options import INTERPOLATIONS, ModelOptions, read_numbers, read_size
 from tta_bench.spec.options import option, options_of, read_values
 from tta_bench.spec.ranges import WORST, limit_to_subset, read_severities, subset_size
 from tta_bench.spec.settings import parse_setting, read_settings
@@ -93,8 +95,35 @@ class Request:
     pretrained: bool = option(
         True, "Without: random weights, for timing; tables say so.", flag="--pretrained/--no-pretrained"
     )
+    num_classes: int | None = option(
+        None, "Outputs of a model read from a file; default: as many as the file has.", least=2
+    )
+    class_names: tuple[str, ...] = option(
+        (), "File with the names of the model's outputs in their order, one per line or JSON.",
+        read=read_class_names,
+    )  # fmt: skip
+    class_map: Mapping[str, str] = option(
+        {}, "File that maps class folders to the model's outputs: lines folder,output or JSON.",
+        flag="--class-map", read=read_class_map,
+    )  # fmt: skip
+    mean: tuple[float, ...] = option(
+        (), "The model's mean per channel, as 0.485,0.456,0.406; default: the library's.", read=read_numbers
+    )
+    std: tuple[float, ...] = option(
+        (), "The model's deviation per channel; default: the library's.", read=read_numbers
+    )
+    input_size: tuple[int, ...] = option(
+        (), "Side of the model's input in pixels, or 224x160; default: the library's.", read=read_size
+    )
+    crop: float | None = option(
+        None, "Share of the resized image that the centre crop keeps, as 0.875 for 224 of 256."
+    )
+    interpolation: str | None = option(
+        None, "bilinear, bicubic or nearest: filter of the resize.", choices=INTERPOLATIONS
+    )
     prompts: str = option(
-        "", "Prompt templates by name or text file, for all CLIP-like models; see list prompts."
+        "",
+        'Prompt templates for CLIP-like models: a name (see list prompts), a text file, or "a photo of a {}.".',
     )
     views: str = option(
         "device",
@@ -131,6 +160,7 @@ class Request:
                 "limit and subset say the same thing; give one of them", options=("limit", "subset")
             )
         subset_size(self.chosen_subset or "full")
+        _ = self.model_options
         for text in self.settings:
             parse_setting(text)
 
@@ -138,6 +168,11 @@ class Request:
     def chosen_subset(self) -> str:
         """Return the subset that was asked for, also by a limit; empty: the dataset's default."""
         return self.subset if self.limit is None else limit_to_subset(self.limit)
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """Return what was said of the models."""
+        return ModelOptions(**{one.name: getattr(self, one.name) for one in fields(ModelOptions)})
 
     @property
     def data_options(self) -> dict[str, Any]:
@@ -149,18 +184,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Controls:
-    """Settings of a run that change no number.
+    """Settings of a run that change no prediction.
 
     Attributes:
         output: Where the records go.
         resume: Whether interrupted cells are resumed instead of started again.
         force: Whether complete cells are computed again.
+        remeasure: Whether complete cells are timed again and keep their predictions.
         memory: Whether memory is probed on the CPU.
     """
 
     output: str = option("runs", "Run folder: a path or a URL.")
     resume: bool = option(False, "Resume cells that were interrupted.", flag="--resume")
     force: bool = option(False, "Compute cells again that are complete.", flag="--force")
+    remeasure: bool = option(
+        False,
+        "Time complete cells again; their predictions stay and must come out equal.",
+        flag="--remeasure",
+    )
     memory: bool = option(
         True, "Probe peak memory on the CPU (two extra steps a cell).", flag="--memory/--no-memory"
     )

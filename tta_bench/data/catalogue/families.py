@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.data.catalogue.common import COMMON, EXTRA
-from tta_bench.data.catalogue.names import spaced
+from tta_bench.data.catalogue.names import imagenet_names, imagenet_wnids, is_wnid, spaced
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift
 from tta_bench.data.layouts.base import read_text
+from tta_bench.data.layouts.listed import Listed, read_listed
 from tta_bench.data.layouts.own import own_classes
 from tta_bench.data.layouts.reading import (
     AS_DISTRIBUTED,
@@ -33,9 +35,10 @@ NAMES_FILE = "classnames.txt"
 
 
 def folder(rest: str) -> tuple[Dataset, str]:
-    """Read any folder with one folder of images per class: folder:PATH, folder:PATH:fog:3 or folder:PATH:all.
+    """Read any folder with one folder of images per class, or a CSV file of paths and labels: folder:PATH[:fog:3].
 
-    Classes are the folders in the order of their names, and corruptions are generated while loading.
+    Classes are the folders in the order of their names, and corruptions are generated while loading. A file may have
+    several splits, of which ``test`` is read or the one that is named, as in folder:labels.csv:val.
 
     Args:
         rest: The path, and what the shift is.
@@ -43,15 +46,37 @@ def folder(rest: str) -> tuple[Dataset, str]:
     Raises:
         BadInputError: If there is no such folder, or it holds something else than class folders with images.
     """
-    path, shift = _split(rest)
+    written, shift = _split(rest)
+    path = os.path.normpath(written) if written else ""
+    if ".csv" in path.lower() and not Path(path).expanduser().is_dir():
+        return _listed(path), shift
     if not path or not Path(path).expanduser().is_dir():
         raise BadInputError(
-            f"folder:PATH expects a folder with one folder of images per class, got {path!r}, which is not there; "
-            "check the path"
+            "folder:PATH expects a folder with one folder of images per class, or a CSV file with the columns path and "
+            f"label, got {written!r}, which is not there; check the path"
         )
     classes = own_classes(Path(path).expanduser())
     layout = ClassTree(classes, nested=True)
-    return _family(f"folder:{path}", classes, _OpenFolder(Path(path).expanduser(), layout)), shift
+    dataset = _family(f"folder:{path}", classes, _OpenFolder(Path(path).expanduser(), layout))
+    return _matched(dataset, classes), shift
+
+
+def _listed(written: str) -> Dataset:
+    """Return the dataset of a CSV file of paths and labels, and of one of its splits."""
+    head, _, tail = written.rpartition(":")
+    path, split = (head, tail) if head.lower().endswith(".csv") else (written, "")
+    table = read_listed(Path(path).expanduser(), split)
+    name = f"folder:{path}" + (f":{table.split}" if table.split else "")
+    return _matched(_family(name, table.classes, _OpenTable(table)), table.classes)
+
+
+def _matched(dataset: Dataset, folders: Sequence[str]) -> Dataset:
+    """Return a dataset whose classes are matched with a model's outputs by what they are called on disk."""
+    names = dataset.class_names
+    if all(map(is_wnid, folders)) and set(folders) <= set(imagenet_wnids()):
+        by_wnid = dict(zip(imagenet_wnids(), imagenet_names(), strict=True))
+        names = tuple(by_wnid[one] for one in folders)
+    return replace(dataset, class_folders=tuple(folders), class_names=names)
 
 
 def hf(rest: str) -> tuple[Dataset, str]:
@@ -168,6 +193,16 @@ class _OpenFolder:
         if not self.layout.present(self.path, opening.shift):
             raise BadInputError(f"{self.path} holds no class folder any more; check the path")
         return self.layout.open(self.path, opening.shift, reading_of(opening))
+
+
+@dataclass(frozen=True)
+class _OpenTable:
+    """Opens the images that a CSV file lists."""
+
+    table: Listed
+
+    def __call__(self, opening: OpenRequest) -> ImageSource:
+        return self.table.open(self.table.file.parent, opening.shift, reading_of(opening))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,11 @@ def classes(name: str) -> Classes:
 def spaced(name: str) -> str:
     """Return a folder's name as it is said in a prompt."""
     return name.replace("_", " ")
+
+
+def is_wnid(name: str) -> bool:
+    """Return whether a name is a WordNet id such as ``n01440764``."""
+    return re.fullmatch(r"n\d{8}", name) is not None
 
 
 def _package_folder(package: str) -> Path:

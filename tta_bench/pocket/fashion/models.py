@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from tta_bench.data.catalogue.mnist import CLOTHES
 from tta_bench.models.loading import ModelRequest
 from tta_bench.models.source import SourceModel
 from tta_bench.pocket.fashion.nets import MEAN, STD, FashionName, build_fashion
@@ -22,4 +23,4 @@ def load_pocket_fashion_gn(request: ModelRequest) -> SourceModel:
 def _load(request: ModelRequest, name: FashionName) -> SourceModel:
     check_bare(request)
     model = build_fashion(name, pretrained=request.pretrained, seed=request.seed)
-    return classifier_source(request, model, MEAN, STD)
+    return classifier_source(request, model, MEAN, STD, CLOTHES)
