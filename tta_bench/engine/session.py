@@ -15,6 +15,8 @@ import torch
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
+from tta_bench.engine.encoding import Encoder
+from tta_bench.engine.features import StreamFeatures, stream_features
 from tta_bench.engine.globals import torch_settings, warnings_heard
 from tta_bench.engine.guests import Kept, Told, told_traceback
 from tta_bench.engine.identity import (
@@ -191,10 +193,19 @@ class Session:
             scored=self.scored,
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
+            about=one.cell.label,
+            features=self._features(one, manifest),
         )
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
         watch.check_bytes(type(one.method).__name__)
         return outcome
+
+    def _features(self, one: Resolved, manifest: Manifest) -> StreamFeatures | None:
+        """Return the features of the stream where the method works on nothing else."""
+        if one.method.card.inputs != "features":
+            return None
+        encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
+        return stream_features(one.stream, encoder, manifest, probe=self.probe_memory)
 
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:
