@@ -20,14 +20,15 @@ from tta_bench.engine.features import StreamFeatures
 from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
+from tta_bench.engine.passes import Evidence, Seen
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
-from tta_bench.method import Inputs, Method, State, Task
+from tta_bench.method import Inputs, Method, ScoringMethod, State, Task
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Outcome, counter_seed
-from tta_bench.steps import Stepped, Way, joined, step, way_of
+from tta_bench.steps import Stepped, Way, joined, shaped, step, way_of
 
 NOTHING_NOTED = Outcome()
 Scored = Callable[[Batch, torch.Tensor], None]
@@ -44,6 +45,7 @@ class CellJob:
         reset: When it forgets.
         seed: Of its draws.
         task: What its `init` may know.
+        zero_shot: Zero-shot scores with the method's own class prompts, where they differ from the source model's.
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
@@ -53,6 +55,7 @@ class CellJob:
         initial_key: Under which the initial state is kept, where it depends on source data.
         about: What the initial state is of, for people.
         features: Features of the stream for a method in feature space, which then sees no images.
+        evidence: What the steps of a pass saw that several cells share.
     """
 
     method: Method
@@ -69,7 +72,9 @@ class CellJob:
     watch: Watch | None = None
     initial_key: str | None = None
     about: str = ""
+    zero_shot: SourceScores | None = None
     features: StreamFeatures | None = None
+    evidence: Evidence | None = None
 
 
 class Step(NamedTuple):
@@ -124,6 +129,8 @@ class CellRunner:
             reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
             state = self._one(initial if reset else state, Step(batch, turn, reset))
             self.advanced(len(batch.rows))
+        if job.evidence is not None and not job.evidence.known:
+            job.evidence.over(whole=start == 0)
         return replace(self.outcome, init_ms=init_ms, init_reused=kept is not None)
 
     def _init(self) -> Initial:
@@ -156,6 +163,7 @@ class CellRunner:
         peak = max((one for one in peaks if one is not None), default=None)
         if peak is not None and job.features is not None:
             peak = max(peak, job.features.peak_mib(batch.rows.start))
+        peak = self._known_peak(batch.rows.start, peak)
         if job.scored is not None:
             job.scored(batch, stepped.scores)
         finite = self.outcome.finite and bool(torch.isfinite(stepped.scores).all())
@@ -167,6 +175,15 @@ class CellRunner:
             self.noted(self.outcome)
         self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
         return stepped.state
+
+    def _known_peak(self, row: int, peak: float | None) -> float | None:
+        """Return the peak of a step, or of the shared one that a cell only scored."""
+        kept = self.job.evidence
+        if kept is None:
+            return peak
+        if not kept.known:
+            kept.peaks[row] = peak
+        return kept.peaks.get(row)
 
     def _check_source(self) -> None:
         if self.job.watch is not None:
@@ -203,6 +220,8 @@ class CellRunner:
     def _bare_step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
         """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
         job, policy = self.job, self.job.method.view_policy()
+        if job.evidence is not None:
+            return self._scored(state, inputs, batch, job.evidence)
         if job.features is not None:
             return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
         if policy is not None:
@@ -215,10 +234,30 @@ class CellRunner:
                 inputs = _encoded(job.source, inputs)
         return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
 
+    def _scored(self, state: State, inputs: Inputs, batch: Batch, kept: Evidence) -> Stepped:
+        """Take a step that several cells share, or score what it saw; the time of the whole is charged."""
+        job, row = self.job, batch.rows.start
+        assert isinstance(job.method, ScoringMethod)
+        after = state
+        if kept.known:
+            seen = kept.at(row)
+            self.meter.charge("adapt", seen.seconds)
+        else:
+            before = self.meter.so_far("adapt")
+            with self.meter.phase("adapt"), torch.no_grad():
+                after, evidence = job.method.observe(job.source, state, inputs)
+            seen = Seen(evidence, self.meter.so_far("adapt") - before)
+            kept.put(row, seen)
+        with self.meter.phase("adapt"), torch.no_grad():
+            scores = shaped(job.method, job.source, job.method.score(job.source, seen.evidence), inputs)
+        return Stepped(after if self.way == "batch" else state, scores.detach(), None, True)
+
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
         last = now.batch.rows.stop == len(self.job.stream)
         wanted = self.job.probe_memory and (now.turn == 1 or last)
+        if self.job.evidence is not None and self.job.evidence.known:
+            return None
         if not wanted or self.job.source.device.type != "cpu":
             return None
         inputs = self._inputs(group, now.batch.number)
@@ -276,6 +315,8 @@ class CellRunner:
             "batch_size": count,
             "seed": self.job.seed,
         }
+        if self.job.zero_shot is not None:
+            columns["zero_shot_prediction"] = self.job.zero_shot.prediction[rows].astype(np.int32)
         if stepped.teacher is not None:
             teacher = score_columns(stepped.teacher, "logits")
             columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}

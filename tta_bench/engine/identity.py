@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,14 +151,15 @@ def normalisation(source: SourceModel) -> str:
     return f"mean {mean}, std {std}"
 
 
-def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -> str:
-    """Return the key of the source scores that all methods on one model, shift and order share."""
+def scores_key(
+    one: Resolved, protocol: Protocol, part: Part, order_hash: str, sentences: Sequence[str]
+) -> str:
+    """Return the key of the scores with some sentences that all methods on one model, shift and order share."""
     shared = (
         "model", "weights", "preprocessing", "normalisation", "class_list", "label_mask", "subset", "seed",
         "precision", "device",
     )  # fmt: skip
     facts = {name: getattr(protocol, name) for name in shared}
-    sentences = one.source.text.sentences if one.source.text else ()
     return digest(
         [facts, sentences_hash(sentences), str(part.shift), part.images.data_hash, order_hash], ID_LENGTH
     )

@@ -75,6 +75,7 @@ class Cell:
         variant: The hyper-parameters that differ from the method's defaults, as text.
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
+        looks: Settings that the sweep of which it is part tries on the same labels; 0: it is part of none.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
             ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
@@ -106,6 +107,7 @@ class Cell:
     variant: str = _label("")
     plugin: PluginFile | None = _label(None)
     suite: SuiteUse | None = _label(None)
+    looks: int = _label(0)
 
     def each_shift(self) -> tuple[Shift, ...]:
         """Return the shifts in the order of the stream."""
