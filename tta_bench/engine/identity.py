@@ -111,7 +111,7 @@ def protocol_card(one: Resolved) -> Protocol:
         origin="; ".join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
         order_hash=stream.order_hash(),
         model=cell.model,
-        weights=source.weights_sha256,
+        weights="+".join(one.weights_sha256 for one in (source, source.reward) if one is not None),
         preprocessing=source.preprocess.describe(),
         normalisation=normalisation(source),
         reset=cell.reset,

@@ -71,6 +71,7 @@ class Cell:
         preset: Name of the preset; empty: none.
         prompts: Name of the prompt templates; empty: the default. The sentences are in the protocol.
         views: Recipe by which views are made; it is in the protocol where there are views.
+        reward: Name of the reward model, for a method that needs one; empty otherwise. Its weights are in the protocol.
         data_options: Options of the readers; what they change is in the hash of the data.
         variant: The hyper-parameters that differ from the method's defaults, as text.
         plugin: The file that defines the method; None if it is registered.
@@ -103,6 +104,7 @@ class Cell:
     in_process: Mapping[str, str] = field(default_factory=dict)
     prompts: str = _label("")
     views: str = _label("device")
+    reward: str = _label("")
     data_options: Mapping[str, Any] = field(default_factory=dict, metadata={"label": True})
     variant: str = _label("")
     plugin: PluginFile | None = _label(None)

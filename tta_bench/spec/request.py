@@ -96,6 +96,7 @@ class Request:
     prompts: str = option(
         "", "Prompt templates by name or text file, for all CLIP-like models; see list prompts."
     )
+    reward: str = option("", "Reward model of methods that need one; default: pocket-clip for pocket models.")
     views: str = option(
         "device",
         "device or reference: the fastest way to make views, or Pillow's as published.",
