@@ -19,11 +19,11 @@ STATISTICS = ("source_means", "source_vars")
 DEEP, DEEP_MAPS = "compound_prompts_text", "compound_prompt_projections"
 
 
-def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
-    """Return the prompts and the source statistics of a file, in the model's type and on its device.
+def check_given(path: str) -> None:
+    """Refuse a run without a file of prompts.
 
     Raises:
-        BadInputError: If no file is given, it cannot be read, or a tensor of it is missing.
+        BadInputError: With what it must hold.
     """
     if not path:
         raise BadInputError(
@@ -31,6 +31,17 @@ def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
             "a safetensors file by the setting weights=FILE, with ctx, proj.weight, proj.bias, source_means and "
             "source_vars"
         )
+    if not Path(path).expanduser().is_file():
+        raise BadInputError(f"expected a safetensors file of prompts, got {path!r}, which is no file")
+
+
+def read_prompts(path: str, source: SourceModel) -> tuple[Tensors, Tensors]:
+    """Return the prompts and the source statistics of a file, in the model's type and on its device.
+
+    Raises:
+        BadInputError: If no file is given, it cannot be read, or a tensor of it is missing.
+    """
+    check_given(path)
     try:
         tensors = load_file(Path(path).expanduser())
     except (OSError, SafetensorError) as error:

@@ -16,7 +16,7 @@ from tta_bench.losses import chosen_views, marginal_entropy, most_confident
 from tta_bench.method import Card, Inputs, SourceModel, State, Task, ViewPolicy
 from tta_bench.optim import Tensors
 
-from ._maple import check_fit, image_prompts, read_prompts, reordered, text_prompts
+from ._maple import check_fit, check_given, image_prompts, read_prompts, reordered, text_prompts
 from ._texts import text_side
 from ._view_tuning import Seen, ViewTuning
 
@@ -95,6 +95,14 @@ class PromptAlign(ViewTuning):
                 "align_from must be 0 or more and align_to at least 2 above it, got "
                 f"{self.align_from} and {self.align_to}"
             )
+
+    def check_protocol(self, reset: str, batch_size: int) -> None:
+        """Refuse a run without trained prompts, before anything is computed.
+
+        Raises:
+            BadInputError: If there is no file of them.
+        """
+        check_given(self.weights)
 
     def tensors(self, source: SourceModel) -> Tensors:
         """Return the prompts of the file and the maps from text to image prompts."""

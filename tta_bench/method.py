@@ -231,7 +231,7 @@ class Method(ABC):
         return None
 
     def check_protocol(self, reset: str, batch_size: int) -> None:
-        """Refuse a protocol under which a hyper-parameter would have no effect; by default none."""
+        """Refuse a protocol under which a hyper-parameter has no effect, or values that no run can work with."""
         return
 
     def view_policy(self) -> ViewPolicy | None:

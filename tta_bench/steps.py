@@ -74,8 +74,8 @@ def step(
     teacher = adapted.teacher
     return Stepped(
         adapted.state if way == "batch" else state,
-        _shaped(method, source, scores, inputs).detach(),
-        None if teacher is None else _shaped(method, source, teacher, inputs, "teacher scores").detach(),
+        shaped(method, source, scores, inputs).detach(),
+        None if teacher is None else shaped(method, source, teacher, inputs, "teacher scores").detach(),
         adapted.logits is not None,
     )
 
@@ -112,7 +112,7 @@ def step_variants(
         for part in parts:
             after, evidence = first.observe(source, state, part)
             for method, found in zip(methods, scores, strict=True):
-                found.append(_shaped(method, source, method.score(source, evidence), part).detach())
+                found.append(shaped(method, source, method.score(source, evidence), part).detach())
     return after if way == "batch" else state, [torch.cat(found) for found in scores]
 
 
@@ -167,10 +167,10 @@ def _vmapped(method: Method, source: SourceModel, state: State, inputs: Inputs, 
         if not fused:
             with phase("predict"), torch.no_grad():
                 logits = torch.func.vmap(predict)(states, each)
-    scores = _shaped(method, source, logits.squeeze(1), inputs)
+    scores = shaped(method, source, logits.squeeze(1), inputs)
     taught = None
     if teacher.numel():
-        taught = _shaped(method, source, teacher.squeeze(1), inputs, "teacher scores").detach()
+        taught = shaped(method, source, teacher.squeeze(1), inputs, "teacher scores").detach()
     return Stepped(state, scores.detach(), taught, fused)
 
 
@@ -252,7 +252,12 @@ def checked(method: Method, adapted: Any) -> Adapted:
     return adapted
 
 
-def _shaped(method: Method, source: SourceModel, scores: Any, inputs: Inputs, kind: str = "scores") -> Tensor:
+def shaped(method: Method, source: SourceModel, scores: Any, inputs: Inputs, kind: str = "scores") -> Tensor:
+    """Return scores if they are (N, K).
+
+    Raises:
+        PluginError: If they are not.
+    """
     expected = (size(inputs), source.num_classes)
     if not isinstance(scores, Tensor) or tuple(scores.shape) != expected:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

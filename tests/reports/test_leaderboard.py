@@ -131,6 +131,31 @@ def test_the_teacher_gain_needs_a_teacher_that_differs(cell):
     assert (equal.teacher_gain, equal.teacher_gain_low, equal.teacher_gain_high) == (None, None, None)
 
 
+def test_the_gain_over_the_same_prompts_needs_a_text_side(cell):
+    own = [0] * 20 + [None] * 20
+    (without,) = leaderboard([cell("a", rows={"zero_shot_prediction": own})])
+    assert (without.prompts_accuracy, without.prompts_gain, without.prompts_gain_low) == (None, None, None)
+    folder = cell("b", folder="clip", protocol={"prompts": "p"}, rows={"zero_shot_prediction": own})
+    data = frame(folder, "b")
+    zero_shot = (np.where(np.arange(40) < 20, 0, data.source_prediction) == data.label).astype(float)
+    (row,) = leaderboard([folder])
+    assert row.prompts_accuracy == pytest.approx(zero_shot.mean())
+    interval = stats.ttest_1samp(data.correct - zero_shot, 0).confidence_interval(0.95)
+    assert (row.prompts_gain_low, row.prompts_gain_high) == pytest.approx(tuple(interval))
+    assert row.prompts_gain == pytest.approx(row.accuracy - row.prompts_accuracy)
+    (same,) = leaderboard([cell("c", folder="same", protocol={"prompts": "p"})])
+    assert (same.prompts_gain, same.prompts_gain_low) == (same.gain, same.gain_low)
+
+
+def test_a_row_says_that_its_features_were_cached_and_how_often_labels_were_looked_at(cell):
+    cached = [False] * 10 + [True] * 30
+    (row,) = leaderboard([cell("a", cell={"looks": 6}, rows={"cached": cached})])
+    assert (row.cached, row.looks) == (True, 6)
+    (row,) = leaderboard([cell("b", folder="fresh", rows={"cached": [False] * 40})])
+    assert (row.cached, row.looks) == (False, None)
+    assert leaderboard([cell("c", folder="images")])[0].cached is False
+
+
 @pytest.mark.parametrize("by", ["dataset", "shift"])
 def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
     folders = set()

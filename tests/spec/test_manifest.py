@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tta_bench
 from tta_bench.errors import StoreError
-from tta_bench.records.schema import CLOCK_COLUMNS, RECORD_SCHEMA, REQUIRED_COLUMNS
+from tta_bench.records.schema import ADDED, CLOCK_COLUMNS, RECORD_SCHEMA, REQUIRED_COLUMNS
 from tta_bench.records.store import Store
 from tta_bench.spec.manifest import SCHEMA_VERSION, parse_manifest
 
@@ -26,14 +26,15 @@ OTHERS = {"spec", "parity", "data"}
 """Besides the owner: packages whose manifests are other files, those of golden vectors and of corrupted folders."""
 
 COLUMNS = """cell image_id shift position label prediction confidence entropy top5 source_prediction source_confidence
-teacher_prediction teacher_confidence view_ms encode_ms adapt_ms predict_ms peak_mib batch_size warmup reset seed"""
+teacher_prediction teacher_confidence zero_shot_prediction view_ms encode_ms adapt_ms predict_ms peak_mib cached
+batch_size warmup reset seed"""
 
 
 def test_the_columns_and_their_order_are_fixed():
     assert RECORD_SCHEMA.names == COLUMNS.split()
     assert RECORD_SCHEMA.field("seed").type == pa.int64()
     assert RECORD_SCHEMA.field("top5").type == pa.list_(pa.int32())
-    nullable = {"teacher_prediction", "teacher_confidence", "peak_mib", *CLOCK_COLUMNS}
+    nullable = {"teacher_prediction", "teacher_confidence", "peak_mib", *ADDED, *CLOCK_COLUMNS}
     assert set(RECORD_SCHEMA.names) - REQUIRED_COLUMNS == nullable
 
 

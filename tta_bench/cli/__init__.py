@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from tta_bench import __version__
+from tta_bench.cli.cache import cache_app
 from tta_bench.cli.compare import compare
 from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
@@ -24,6 +25,7 @@ from tta_bench.cli.options import for_terminal, with_flags
 from tta_bench.cli.parity import parity
 from tta_bench.cli.run import run
 from tta_bench.cli.study import study
+from tta_bench.cli.sweep import sweep
 from tta_bench.cli.validate import validate
 from tta_bench.errors import Caution, TTABenchError
 
@@ -45,12 +47,14 @@ app.command("list")(list_names)
 app.command()(describe)
 app.command()(leaderboard)
 app.command()(compare)
+app.command()(sweep)
 app.command()(validate)
 app.command()(parity)
 app.command()(study)
 app.command()(doctor)
 app.command()(islands)
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(wanted: bool) -> None:

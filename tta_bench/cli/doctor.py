@@ -78,6 +78,7 @@ def _places() -> Iterator[tuple[str, str]]:
     from huggingface_hub import constants
 
     from tta_bench.data.layouts.locate import CACHE_VARIABLE, cache_folder
+    from tta_bench.engine.kept import LIMIT_VARIABLE, entries, size_limit
 
     folders = {
         CACHE_VARIABLE: cache_folder(),
@@ -86,6 +87,11 @@ def _places() -> Iterator[tuple[str, str]]:
     }
     for name, folder in folders.items():
         yield name, f"{folder}: {_size(folder)}"
+    taken = sum(one.size for one in entries())
+    yield (
+        LIMIT_VARIABLE,
+        f"{size_limit() / 2**20:,.0f} MiB for features and initial states, which take {taken / 2**20:,.1f}",
+    )
 
 
 def _size(folder: Path) -> str:

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """Images that arrive together; their labels are not among it.
 
     Attributes:
-        images: (N, 3, H, W) uint8, resized and cropped for the model.
+        images: (N, 3, H, W) uint8, resized and cropped for the model; (N, 0) where nobody wants them.
         rows: Positions in the stream, 0-based.
         ids: One id per image.
         shifts: The shift of each image.
@@ -74,6 +74,7 @@ class Stream:
         assert np.array_equal(np.bincount(self._part, minlength=len(lengths)), lengths)
         self._position = self.in_order([np.asarray(part.positions, np.int64) for part in self.parts])
         self._starts = self._batch_starts(spans)
+        self._turn: np.ndarray | None = None
 
     def _batch_starts(self, spans: bool) -> np.ndarray:
         """Return the row of each batch's first image."""
@@ -114,10 +115,22 @@ class Stream:
         ids = [[str(self._shift(run.start)), [self._id(row) for row in run]] for run in runs]
         return digest(ids, 16)
 
-    def from_row(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from stream position ``start`` on, which must be where a batch begins."""
+    def within(self, rows: range) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part that each row shows an image of, and the place of this image in the part's own order."""
+        if self._turn is None:
+            self._turn = self.in_order([np.arange(len(part.positions)) for part in self.parts])
+        place = slice(rows.start, rows.stop)
+        return self._part[place], self._turn[place]
+
+    def from_row(self, start: int = 0, *, images: bool = True) -> Iterator[Batch]:
+        """Yield the batches from a row on, which must be where a batch begins.
+
+        Args:
+            start: The row.
+            images: Whether images are loaded.
+        """
         first = int(np.searchsorted(self._starts, start))
-        chunks = [self._chunks(number) for number in range(first, self.batches)]
+        chunks = [self._chunks(number) for number in range(first, self.batches)] if images else []
         loaders = {
             index: batches_of(part.images, [c[index] for c in chunks if index in c], self.preprocess)
             for index, part in enumerate(self.parts)
@@ -125,7 +138,7 @@ class Stream:
         for number in range(first, self.batches):
             rows = self._rows(number)
             yield Batch(
-                self._load(rows, loaders),
+                self._load(rows, loaders) if images else torch.empty(len(rows), 0, dtype=torch.uint8),
                 rows,
                 tuple(self._id(row) for row in rows),
                 tuple(self._shift(row) for row in rows),

@@ -9,22 +9,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tta_bench.checks.guard import settings_kept
-from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
+from tta_bench.engine.encoding import seeded_views
+from tta_bench.engine.feature_files import Charged
+from tta_bench.engine.features import StreamFeatures
 from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
+from tta_bench.engine.passes import Evidence, Seen
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
-from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
+from tta_bench.method import Inputs, Method, ScoringMethod, State, Task
 from tta_bench.models.source import SourceModel
 from tta_bench.spec import Outcome, counter_seed
-from tta_bench.steps import Stepped, Way, joined, step, way_of
+from tta_bench.steps import Stepped, Way, joined, shaped, step, way_of
 
 NOTHING_NOTED = Outcome()
 Scored = Callable[[Batch, torch.Tensor], None]
@@ -41,6 +45,7 @@ class CellJob:
         reset: When it forgets.
         seed: Of its draws.
         task: What its `init` may know.
+        zero_shot: Zero-shot scores with the method's own class prompts, where they differ from the source model's.
         scores: What the source model alone says of the stream; None for the source method itself.
         split: The source images, where the method asks for them.
         probe_memory: Whether steps are repeated under the profiler to measure memory on the CPU.
@@ -48,6 +53,9 @@ class CellJob:
         scored: Called with the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
         initial_key: Under which the initial state is kept, where it depends on source data.
+        about: What the initial state is of, for people.
+        features: Features of the stream for a method in feature space, which then sees no images.
+        evidence: What the steps of a pass saw that several cells share.
     """
 
     method: Method
@@ -63,6 +71,10 @@ class CellJob:
     scored: Scored | None = None
     watch: Watch | None = None
     initial_key: str | None = None
+    about: str = ""
+    zero_shot: SourceScores | None = None
+    features: StreamFeatures | None = None
+    evidence: Evidence | None = None
 
 
 class Step(NamedTuple):
@@ -103,6 +115,8 @@ class CellRunner:
         self.way: Way = way_of(job.method, per_image=job.reset == "image")
         self.outcome = before
         self.at_once: int | None = None
+        self.charged: tuple[int, Charged] | None = None
+        """Where the batch under way begins, and its features, in feature space."""
         self.labels = job.stream.labels()
 
     def run(self, start: int = 0) -> Outcome:
@@ -111,10 +125,12 @@ class CellRunner:
         kept = None if job.initial_key is None else read_initial(job.initial_key, job.source.device)
         initial, init_ms = self._init() if kept is None else kept
         state = initial
-        for turn, batch in enumerate(job.stream.from_row(start)):
+        for turn, batch in enumerate(job.stream.from_row(start, images=job.features is None)):
             reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
             state = self._one(initial if reset else state, Step(batch, turn, reset))
             self.advanced(len(batch.rows))
+        if job.evidence is not None and not job.evidence.known:
+            job.evidence.over(whole=start == 0)
         return replace(self.outcome, init_ms=init_ms, init_reused=kept is not None)
 
     def _init(self) -> Initial:
@@ -126,11 +142,13 @@ class CellRunner:
         loading = job.split.seconds if job.split else 0.0
         made = Initial(state, 1e3 * (self.meter.take()["init"] - loading))
         if job.initial_key is not None:
-            keep_initial(job.initial_key, made)
+            keep_initial(job.initial_key, made, job.about)
         return made
 
     def _one(self, state: State, now: Step) -> State:
-        batch, before = now.batch, self.outcome
+        job, batch, before = self.job, now.batch, self.outcome
+        if job.features is not None:
+            self.charged = batch.rows.start, job.features.rows(batch.rows)
         split = list(groups(batch, self._at_once(state, now)))
         peaks = [self._probe(state, split[0], now)]
         self.meter.take()
@@ -141,17 +159,31 @@ class CellRunner:
             peaks.append(peak)
         seconds, stepped = self.meter.take(), joined(parts)
         self._check_source()
-        warmup = now.turn == 0 and self.job.stream.batches > 1
+        warmup = now.turn == 0 and job.stream.batches > 1
         peak = max((one for one in peaks if one is not None), default=None)
-        if self.job.scored is not None:
-            self.job.scored(batch, stepped.scores)
+        if peak is not None and job.features is not None:
+            peak = max(peak, job.features.peak_mib(batch.rows.start))
+        peak = self._known_peak(batch.rows.start, peak)
+        if job.scored is not None:
+            job.scored(batch, stepped.scores)
         finite = self.outcome.finite and bool(torch.isfinite(stepped.scores).all())
         self.outcome = replace(self.outcome, finite=finite)
         columns = self._columns(stepped, batch, seconds)
+        if self.charged is not None:
+            columns |= _charges(self.charged[1])
         if self.outcome != before:
             self.noted(self.outcome)
         self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
         return stepped.state
+
+    def _known_peak(self, row: int, peak: float | None) -> float | None:
+        """Return the peak of a step, or of the shared one that a cell only scored."""
+        kept = self.job.evidence
+        if kept is None:
+            return peak
+        if not kept.known:
+            kept.peaks[row] = peak
+        return kept.peaks.get(row)
 
     def _check_source(self) -> None:
         if self.job.watch is not None:
@@ -188,28 +220,44 @@ class CellRunner:
     def _bare_step(self, state: State, inputs: Inputs, batch: Batch) -> Stepped:
         """Make views and encode where the card asks for it, then adapt and predict; all is the method's cost."""
         job, policy = self.job, self.job.method.view_policy()
+        if job.evidence is not None:
+            return self._scored(state, inputs, batch, job.evidence)
+        if job.features is not None:
+            return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
         if policy is not None:
+            assert inputs.images is not None
             with self.meter.phase("view"):
-                inputs = inputs._replace(views=self._views(inputs, batch, policy))
+                views = seeded_views(inputs.images, batch.ids, policy, job.seed, job.views)
+            inputs = inputs._replace(views=views)
         if "features" in job.method.card.needs:
             with self.meter.phase("encode"), torch.no_grad():
                 inputs = _encoded(job.source, inputs)
         return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
 
-    def _views(self, inputs: Inputs, batch: Batch, policy: ViewPolicy) -> torch.Tensor:
-        """Return views (N, V, C, H, W) whose random numbers depend on seed and image id alone."""
-        assert inputs.images is not None
-        generator, drawn = torch.Generator(), []
-        for image_id in batch.ids:
-            generator.manual_seed(counter_seed("view", self.job.seed, image_id))
-            drawn.append(view_numbers(policy.kind, policy.count, generator))
-        numbers = torch.stack(drawn).to(inputs.images.device)
-        return make_views(inputs.images, numbers, policy.kind, recipe=self.job.views)
+    def _scored(self, state: State, inputs: Inputs, batch: Batch, kept: Evidence) -> Stepped:
+        """Take a step that several cells share, or score what it saw; the time of the whole is charged."""
+        job, row = self.job, batch.rows.start
+        assert isinstance(job.method, ScoringMethod)
+        after = state
+        if kept.known:
+            seen = kept.at(row)
+            self.meter.charge("adapt", seen.seconds)
+        else:
+            before = self.meter.so_far("adapt")
+            with self.meter.phase("adapt"), torch.no_grad():
+                after, evidence = job.method.observe(job.source, state, inputs)
+            seen = Seen(evidence, self.meter.so_far("adapt") - before)
+            kept.put(row, seen)
+        with self.meter.phase("adapt"), torch.no_grad():
+            scores = shaped(job.method, job.source, job.method.score(job.source, seen.evidence), inputs)
+        return Stepped(after if self.way == "batch" else state, scores.detach(), None, True)
 
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
         last = now.batch.rows.stop == len(self.job.stream)
         wanted = self.job.probe_memory and (now.turn == 1 or last)
+        if self.job.evidence is not None and self.job.evidence.known:
+            return None
         if not wanted or self.job.source.device.type != "cpu":
             return None
         inputs = self._inputs(group, now.batch.number)
@@ -217,14 +265,18 @@ class CellRunner:
 
     def _inputs(self, batch: Batch, number: int) -> Inputs:
         """Return what a step sees of a batch or of a group of it; ``number`` is that of the whole batch."""
-        source = self.job.source
+        job, source = self.job, self.job.source
+        if self.charged is not None:
+            start, charged = self.charged
+            found = charged.features[batch.rows.start - start : batch.rows.stop - start]
+            return _in_feature_space(found, job.method, self._draws(batch))
         images = batch.images.to(source.device, non_blocking=True).to(source.dtype) / 255
         inputs = Inputs(images=images, draws=self._draws(batch))
-        if "source_replay" not in self.job.method.card.needs:
+        if "source_replay" not in job.method.card.needs:
             return inputs
-        assert self.job.split is not None
-        replay, labels = self.job.split.batch(number, self.job.task.batch_size)
-        wanted = "source_labels" in self.job.method.card.needs
+        assert job.split is not None
+        replay, labels = job.split.batch(number, job.task.batch_size)
+        wanted = "source_labels" in job.method.card.needs
         return inputs._replace(source_images=replay, source_labels=labels if wanted else None)
 
     def _draws(self, batch: Batch) -> Any:
@@ -263,6 +315,8 @@ class CellRunner:
             "batch_size": count,
             "seed": self.job.seed,
         }
+        if self.job.zero_shot is not None:
+            columns["zero_shot_prediction"] = self.job.zero_shot.prediction[rows].astype(np.int32)
         if stepped.teacher is not None:
             teacher = score_columns(stepped.teacher, "logits")
             columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}
@@ -276,6 +330,19 @@ def _encoded(source: SourceModel, inputs: Inputs) -> Inputs:
         return inputs._replace(features=source.encode(inputs.images))
     features = torch.unflatten(source.encode(inputs.views.flatten(0, 1)), 0, inputs.views.shape[:2])
     return inputs._replace(features=features[:, 0], view_features=features)
+
+
+def _in_feature_space(found: Tensor, method: Method, draws: Any) -> Inputs:
+    """Return inputs without images, given features (N, D), or (N, V, D) where there are views."""
+    features = found[:, 0] if found.ndim == 3 else found
+    views = None if method.view_policy() is None else found if found.ndim == 3 else found[:, None]
+    return Inputs(images=None, features=features, view_features=views, draws=draws)
+
+
+def _charges(found: Charged) -> dict[str, Any]:
+    """Return the columns of what each image is charged for its features."""
+    columns = {"encode_ms": found.encode_ms, "cached": found.cached}
+    return columns if found.view_ms is None else {**columns, "view_ms": found.view_ms}
 
 
 def _to_device(draws: Any, device: torch.device) -> Any:

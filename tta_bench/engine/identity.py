@@ -116,7 +116,7 @@ def protocol_card(one: Resolved) -> Protocol:
         origin=ORIGINS.join(dict.fromkeys(_origin(part.images) for part in stream.parts)),
         order_hash=stream.order_hash(),
         model=cell.model_name,
-        weights=source.weights_sha256,
+        weights="+".join(one.weights_sha256 for one in (source, source.reward) if one is not None),
         preprocessing=source.preprocess.describe(),
         normalisation=normalisation(source),
         reset=cell.reset,
@@ -169,14 +169,15 @@ def normalisation(source: SourceModel) -> str:
     return f"mean {mean}, std {std}"
 
 
-def scores_key(one: Resolved, protocol: Protocol, part: Part, order_hash: str) -> str:
-    """Return the key of the source scores that all methods on one model, shift and order share."""
+def scores_key(
+    one: Resolved, protocol: Protocol, part: Part, order_hash: str, sentences: Sequence[str]
+) -> str:
+    """Return the key of the scores with some sentences that all methods on one model, shift and order share."""
     shared = (
         "model", "weights", "preprocessing", "normalisation", "class_list", "label_mask", "subset", "seed",
         "precision", "device",
     )  # fmt: skip
     facts = {name: getattr(protocol, name) for name in shared}
-    sentences = one.source.text.sentences if one.source.text else ()
     return digest(
         [facts, sentences_hash(sentences), str(part.shift), part.images.data_hash, order_hash], ID_LENGTH
     )

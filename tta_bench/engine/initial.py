@@ -8,25 +8,18 @@ once for every shift. What is kept is hashed and checked when it is read; anythi
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tta_bench.data.layouts.locate import cache_folder
+from tta_bench.engine.kept import INITIAL, SUFFIX, folder_of, read_kept, touch, write_kept
 from tta_bench.method import State
 from tta_bench.spec import Manifest, digest
 
-FOLDER = "initial-states"
-MOST_BYTES = 2 << 30
-"""Size of the folder above which the states that were used longest ago are removed."""
 SEPARATOR = "\x1f"
 FACTS = (
     "weights", "preprocessing", "normalisation", "class_list", "label_mask", "precision", "device", "prompts",
@@ -59,40 +52,36 @@ def initial_key(manifest: Manifest, stream_length: int | None) -> str:
 def read_initial(key: str, device: torch.device) -> Initial | None:
     """Return the kept state of a key; None where there is none or it is damaged."""
     path = _path(key)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            facts = file.metadata() or {}
-            leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if facts.get("sum") != _sum(leaves):
-            return None
-        path.touch()
-        return Initial(_nested(leaves, json.loads(facts["order"]), device), float(facts["init_ms"]))
-    except (OSError, SafetensorError, KeyError, ValueError):
+    kept = read_kept(path, key)
+    if kept is None:
         return None
+    touch(path)
+    return Initial(
+        _nested(kept.tensors, json.loads(kept.facts["order"]), device), float(kept.facts["init_ms"])
+    )
 
 
-def keep_initial(key: str, initial: Initial) -> None:
-    """Keep a state that is a nesting of dictionaries of tensors; any other, or a full disk, keeps nothing."""
+def keep_initial(key: str, initial: Initial, about: str = "") -> None:
+    """Keep a state that is a nesting of dictionaries of tensors; any other, or a full disk, keeps nothing.
+
+    Args:
+        key: From `initial_key`.
+        initial: The state.
+        about: The cell that it is of, for people.
+    """
     leaves = dict(_leaves(initial.state))
     if not leaves or any(leaf is None for leaf in leaves.values()):
         return
-    tensors = {
-        name: leaf.detach().cpu().contiguous().clone() for name, leaf in leaves.items() if leaf is not None
-    }
-    facts = {"sum": _sum(tensors), "order": json.dumps(list(tensors)), "init_ms": repr(initial.init_ms)}
-    path = _path(key)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+    facts = {"order": json.dumps(list(tensors)), "init_ms": repr(initial.init_ms), "about": about}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, facts)
-        part.replace(path)
-        _prune(path)
-    except (OSError, SafetensorError):
-        part.unlink(missing_ok=True)
+        write_kept(_path(key), key, tensors, facts)
+    except OSError:
+        return
 
 
 def _path(key: str) -> Path:
-    return cache_folder() / FOLDER / f"{key}.safetensors"
+    return folder_of(INITIAL) / f"{key}{SUFFIX}"
 
 
 def _leaves(state: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor | None]]:
@@ -119,25 +108,5 @@ def _nested(leaves: Mapping[str, Tensor], order: list[str], device: torch.device
         place = state
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = leaves[name].to(device)
+        place[last] = leaves[name].to(device, copy=True)
     return state
-
-
-def _sum(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _prune(kept: Path) -> None:
-    """Remove the states that were used longest ago, but for the one that was just written."""
-    files = sorted(kept.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    size = sum(path.stat().st_size for path in files)
-    for path in files:
-        if size <= MOST_BYTES or path == kept:
-            return
-        size -= path.stat().st_size
-        path.unlink(missing_ok=True)

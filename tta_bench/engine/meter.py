@@ -46,6 +46,14 @@ class Meter:
             self._synchronise()
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def charge(self, name: str, seconds: float) -> None:
+        """Add time that was measured elsewhere to a phase."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def so_far(self, name: str) -> float:
+        """Return the seconds of a phase since the last `take`."""
+        return self._seconds.get(name, 0.0)
+
     def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call, and start again from zero."""
         taken, self._seconds = self._seconds, {}

@@ -15,7 +15,7 @@ from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.split import open_split, source_data
 from tta_bench.engine.watch import Watch
-from tta_bench.errors import BadInputError, PluginError
+from tta_bench.errors import BadInputError, IncompatibleError, PluginError
 from tta_bench.hyperparameters import create_method, plugin_method, source_hash
 from tta_bench.method import Method
 from tta_bench.models.classes import display_names
@@ -85,9 +85,11 @@ class Objects:
         bound = (dataset.class_names, dataset.class_indices, dataset.class_folders, dataset.templates, told)
         name = cell.in_process.get("model", cell.model)
         seed = 0 if cell.pretrained else cell.seed
-        key = (name, *bound, cell.pretrained, seed, cell.precision, cell.device)
+        key = (name, *bound, cell.pretrained, seed, cell.precision, cell.device, cell.reward)
         if key not in self._models:
             source = self._load(cell, dataset, seed)
+            if cell.reward:
+                source.reward = self._reward(cell, dataset, seed + 1)
             self._models[key] = source, Watch(source)
             while len(self._models) > KEPT_MODELS:
                 self._models.popitem(last=False)
@@ -128,6 +130,29 @@ class Objects:
             precision=cell.precision,
             device=cell.device,
         )
+
+    def _reward(self, cell: Cell, dataset: Dataset, seed: int) -> SourceModel:
+        """Return the reward model of a cell, bound to the same classes.
+
+        Raises:
+            IncompatibleError: If it has no text side.
+        """
+        found = load_model(
+            cell.reward,
+            dataset.class_names,
+            class_indices=dataset.class_indices,
+            pretrained=cell.pretrained,
+            seed=seed,
+            precision=cell.precision,
+            device=cell.device,
+        )
+        if found.text is None:
+            raise IncompatibleError(
+                f"a reward model must be a CLIP-like model, and {cell.reward!r} has no text side; choose another, e.g. "
+                "pocket-clip",
+                options=("reward",),
+            )
+        return found
 
     def stream(self, cell: Cell, source: SourceModel) -> Stream:
         """Return the stream of a cell, its images prepared for a source model."""

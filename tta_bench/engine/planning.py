@@ -33,6 +33,10 @@ CLIP = "open_clip/ViT-B-16-quickgelu:openai"
 """The CLIP model of the literature's zero-shot tables; it takes any class names."""
 
 
+REWARD = "open_clip/ViT-L-14-quickgelu:openai"
+POCKET_REWARD = "pocket-clip"
+
+
 class Candidate(NamedTuple):
     """One method of a run.
 
@@ -64,7 +68,13 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     live = live or Live()
     methods = _candidates(request, live)
     device = resolve_device(request.device).type
-    for model in request.models:
+    if request.reward and not any("reward" in one.method.card.needs for one in methods):
+        names = ", ".join(one.name for one in methods)
+        raise BadInputError(
+            f"reward must go with a method that has a reward model, such as rlcf, got {names}; leave it out",
+            options=("reward",),
+        )
+    for model in (*request.models, *([request.reward] if request.reward else [])):
         known = live.find("model", model) is not None or family_of(model)[0] in registry.registered("models")
         if not known and is_file(model):
             raise BadInputError(
@@ -182,8 +192,9 @@ def _cells(
             prompts = request.prompts or declared_prompts(type(one.method), one.preset)
             dataset.prompted(prompts)
             for model in request.models or (_default_model(one.name, one.method, dataset),):
+                reward = reward_model(request.reward, one.name, one.method, model)
                 yield Cell(
-                    **_of_method(one),
+                    **_of_method(one, reward),
                     model=model,
                     dataset=dataset.name,
                     shifts=tuple(map(str, seen)),
@@ -200,6 +211,7 @@ def _cells(
                     prompts=prompts,
                     views=request.views,
                     weights_file=_weights_file(model, request, live),
+                    reward=reward,
                     data_options=request.data_options,
                     model_options=request.model_options,
                     suite=request.suite,
@@ -235,13 +247,14 @@ def default_scenario(reset: str) -> str:
     return "sequence" if reset == "never" else "iid"
 
 
-def _of_method(one: Candidate) -> dict[str, Any]:
+def _of_method(one: Candidate, reward: str) -> dict[str, Any]:
+    differing = [variant(one.method), f"reward={reward}" if reward else ""]
     return {
         "method": one.name,
         "hyperparameters": as_dict(one.method),
         "method_hash": source_hash(type(one.method)),
         "preset": one.preset,
-        "variant": variant(one.method),
+        "variant": ",".join(part for part in differing if part),
         "plugin": one.plugin,
     }
 
@@ -262,6 +275,23 @@ def _default_model(name: str, method: Method, dataset: Dataset) -> str:
             options=("models",),
         )
     return usual
+
+
+def reward_model(asked: str, name: str, method: Method, model: str) -> str:
+    """Return the reward model of a cell; empty for a method that has none.
+
+    Raises:
+        BadInputError: If none was asked for and the source model is none of ours, of which we know a fitting one.
+    """
+    if "reward" not in method.card.needs:
+        return ""
+    if not asked and not model.startswith("pocket-"):
+        raise BadInputError(
+            f"{name} needs a reward model beside {model}, another CLIP-like model that judges its predictions; name "
+            f'one with reward="{REWARD}", which is the published choice',
+            options=("reward",),
+        )
+    return asked or POCKET_REWARD
 
 
 def _default_batch(method: Method, dataset: Dataset, reset: str) -> int:

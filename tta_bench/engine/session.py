@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.checked import Unread
 from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
+from tta_bench.engine.encoding import Encoder
+from tta_bench.engine.features import StreamFeatures, stream_features
 from tta_bench.engine.globals import Heard, torch_settings, warnings_heard
 from tta_bench.engine.guests import Kept, QuietReporter, traceback_text
 from tta_bench.engine.identity import (
@@ -32,7 +35,9 @@ from tta_bench.engine.initial import initial_key
 from tta_bench.engine.load import LoadWatch
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
+from tta_bench.engine.passes import Passes
 from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter, SourceScores
+from tta_bench.engine.prompted import own_prompts
 from tta_bench.engine.rows import Collected, source_scores
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
@@ -93,6 +98,7 @@ class Session:
     def __post_init__(self) -> None:
         """Let a reporter that fails fall silent."""
         self._told, self._warned = QuietReporter(self.reporter), set[tuple[str, str, str]]()
+        self._passes = Passes(self.objects, ())
 
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
@@ -102,6 +108,7 @@ class Session:
         """
         with torch_settings():
             self._check(cells)
+            self._passes = Passes(self.objects, cells)
             return [self._alone(cell) for cell in cells]
 
     def _alone(self, cell: Cell) -> Ended:
@@ -252,11 +259,22 @@ class Session:
             scored=self.scored,
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
+            about=one.cell.label,
+            features=self._features(one, manifest),
+            zero_shot=self._zero_shot(one, manifest, kept),
+            evidence=self._passes.evidence(one.cell),
         )
         load = LoadWatch(one.source.device)
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
         watch.check_bytes(type(one.method).__name__)
         return replace(outcome, load=load.taken())
+
+    def _features(self, one: Resolved, manifest: Manifest) -> StreamFeatures | None:
+        """Return the features of the stream where the method works on nothing else."""
+        if one.method.card.inputs != "features":
+            return None
+        encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
+        return stream_features(one.stream, encoder, manifest, probe=self.probe_memory)
 
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:
@@ -272,13 +290,31 @@ class Session:
 
     def _scores(self, one: Resolved, manifest: Manifest, kept: Kept) -> SourceScores:
         """Return what the source model alone says of the stream, computed once per model, shift and order."""
+        sentences = one.source.text.sentences if one.source.text else ()
+        return self._scores_with(one, manifest, kept, sentences, one.source.logits)
+
+    def _zero_shot(self, one: Resolved, manifest: Manifest, kept: Kept) -> SourceScores | None:
+        """Return zero-shot scores with the class prompts of the method; None where they are the source model's."""
+        own = own_prompts(one.source, one.info.sentences)
+        if own is None:
+            return None
+        return self._scores_with(one, manifest, kept, own.sentences, own.logits)
+
+    def _scores_with(
+        self,
+        one: Resolved,
+        manifest: Manifest,
+        kept: Kept,
+        sentences: Sequence[str],
+        logits: Callable[[Tensor], Tensor],
+    ) -> SourceScores:
         each = []
         for part in one.stream.parts:
             alone = Stream([part], SCORES_BATCH, one.stream.preprocess)
-            key = scores_key(one, manifest.protocol, part, alone.order_hash())
+            key = scores_key(one, manifest.protocol, part, alone.order_hash(), sentences)
             scores = kept.call(self.store.scores, key)
             if scores is None or len(scores.prediction) != len(alone):
-                scores = _predict(one.source, alone)
+                scores = _predict(one.source, alone, logits)
                 kept.call(self.store.put_scores, key, scores)
             each.append(scores)
         return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
@@ -331,9 +367,9 @@ def _task(one: Resolved, split: SplitBatches | None) -> Task:
 
 
 @torch.no_grad()
-def _predict(source: SourceModel, stream: Stream) -> SourceScores:
+def _predict(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
     batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
-    each = [source_scores(source.logits(images)) for images in batches]
+    each = [source_scores(logits(images)) for images in batches]
     return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
 
 

@@ -29,7 +29,7 @@ from tta_bench.records.measures import different_predictions, measured_table, wi
 from tta_bench.records.owner import OWNER, refuse_other
 from tta_bench.records.parts import RECORDS, intact_parts, part_names
 from tta_bench.records.process import TEMPORARY
-from tta_bench.records.schema import RECORD_SCHEMA
+from tta_bench.records.schema import ADDED, RECORD_SCHEMA
 from tta_bench.records.writer import CellWriter
 from tta_bench.spec.manifest import (
     SCHEMA_VERSION,
@@ -237,7 +237,9 @@ class Store:
                 f"cell {cell} in {self.url} has no records yet; run it with resume=True", options=("resume",)
             )
         try:
-            tables = [self._files.read_table(name, wanted, verify=True).select(wanted) for name in names]
+            tables = [
+                _with_added(self._files.read_table(name, wanted, verify=True), wanted) for name in names
+            ]
         except (OSError, ValueError, KeyError) as error:
             raise DamagedError(
                 f"the records of cell {cell} in {self.url} are damaged ({error}); run the same command again"
@@ -292,6 +294,15 @@ class Store:
     def remove(self, cell: str) -> None:
         """Remove a cell with all its records, if it is there."""
         self._files.remove_folder(_folder(cell))
+
+
+def _with_added(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """Return the wanted columns of a table, null where they were added after it was written."""
+    for name in ADDED.intersection(wanted) - set(table.column_names):
+        table = table.append_column(
+            RECORD_SCHEMA.field(name), pa.nulls(len(table), RECORD_SCHEMA.field(name).type)
+        )
+    return table.select(wanted)
 
 
 def _folder(cell: str) -> str:

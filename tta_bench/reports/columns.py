@@ -166,6 +166,20 @@ class Row:
     )
     gain_low: float | None = _column("gain", _LOW)
     gain_high: float | None = _column("gain", _HIGH)
+    prompts_accuracy: float | None = _column(
+        "fraction",
+        "Accuracy of zero-shot classification of the same images with the class prompts that the method encodes, those "
+        "of the model or its own; null without a text side.",
+        since=3,
+    )
+    prompts_gain: float | None = _column(
+        "gain",
+        "`accuracy` minus `prompts_accuracy`, paired by image: what is left of a gain when prompts are the same.",
+        since=3,
+        shown=Shown("vs same prompts\npoints", rank=1, optional=True),
+    )
+    prompts_gain_low: float | None = _column("gain", _LOW, since=3)
+    prompts_gain_high: float | None = _column("gain", _HIGH, since=3)
     teacher_accuracy: float | None = _column(
         "fraction",
         "Accuracy of the method's teacher on the same images; null without a teacher.",
@@ -199,6 +213,12 @@ class Row:
     )
     init_ms: float | None = _column(
         "ms", "Mean over cells of the method's preparation before the stream.", unit="ms"
+    )
+    cached: bool = _column(
+        "flag",
+        "Features were read from the cache. The times of views and encoding are those that were recorded on this "
+        "machine when the features were made.",
+        since=3,
     )
     batch_size: int | None = _column(
         "count",
@@ -256,6 +276,14 @@ class Row:
         "Where the images come from: as distributed, or how they were generated, and how many are missing where a run "
         "allowed that; several joined by `;`.",
         since=3,
+    )
+    looks: int | None = _column(
+        "count",
+        "Settings that the row's sweep tried on the test labels; empty without a sweep. The more there are, the less "
+        "the best of them says.",
+        unit="settings",
+        since=3,
+        shown=Shown("looks at\nlabels", rank=4, optional=True),
     )
     protocol: str = _column("text", "First 8 digits of the hash of the comparable facts of the row's cells.")
     status: str = _column(

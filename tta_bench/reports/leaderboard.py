@@ -115,6 +115,7 @@ def _row(
         source_data=protocol.source_data,
         hyperparameters_chosen=protocol.hyperparameters_chosen,
         origin=_joined(origin for one in group for origin in one.protocol.origin.split(ORIGINS)),
+        looks=max(one.cell.looks for one in group) or None,
         protocol=digest(sorted(canonical(one.protocol.comparable) for one in group), 8),
         status=first.manifest.status,
         demonstration=any(_demonstration(one) for one in group),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tta_bench.errors import BadInputError, StoreError
@@ -28,9 +29,11 @@ _READ = (
     "confidence",
     "source_prediction",
     "teacher_prediction",
+    "zero_shot_prediction",
     *CLOCK_COLUMNS,
     "peak_mib",
     "warmup",
+    "cached",
 )
 
 
@@ -73,9 +76,12 @@ class Records(NamedTuple):
         source_correct: (R,) the same of the source model.
         teacher_correct: (R,) the same of the teacher, or None unless it has predictions for all rows.
         teacher_differs: Whether the teacher's predictions somewhere differ from the source's.
+        prompts_correct: (R,) whether zero-shot classification with the class prompts of the method is right; None
+            without a text side.
         confidence: (R,) of the predicted class.
         total_ms: (R,) milliseconds per image over all parts of the step; NaN in warm-up and without clocks.
         peak_mib: (R,) NaN where it was not probed.
+        cached: Whether features of an image were read from the cache.
     """
 
     shifts: tuple[str, ...]
@@ -85,9 +91,11 @@ class Records(NamedTuple):
     source_correct: Flags
     teacher_correct: Flags | None
     teacher_differs: bool
+    prompts_correct: Flags | None
     confidence: Floats
     total_ms: Floats
     peak_mib: Floats
+    cached: bool
 
     def of_shift(self, name: str) -> Records:
         """Return the rows of one shift, with codes that start at 0."""
@@ -101,9 +109,11 @@ class Records(NamedTuple):
             source_correct=self.source_correct[keep],
             teacher_correct=None if teacher is None else teacher[keep],
             teacher_differs=self.teacher_differs,
+            prompts_correct=None if self.prompts_correct is None else self.prompts_correct[keep],
             confidence=self.confidence[keep],
             total_ms=self.total_ms[keep],
             peak_mib=self.peak_mib[keep],
+            cached=self.cached,
         )
 
 
@@ -172,10 +182,18 @@ def load_records(cells: Sequence[StoredCell]) -> Records:
         source_correct=source == label,
         teacher_correct=None if teacher is None else teacher == label,
         teacher_differs=teacher is not None and bool((teacher != source).any()),
+        prompts_correct=_zero_shot(table, source) == label if cells[0].protocol.prompts else None,
         confidence=_floats(table, "confidence"),
         total_ms=_total_ms(table),
         peak_mib=_floats(table, "peak_mib"),
+        cached=bool(pc.any(table.column("cached")).as_py()),
     )
+
+
+def _zero_shot(table: pa.Table, source: Integers) -> Integers:
+    """Return the predictions with the prompts of the method: the source model's where it has no others."""
+    found = _floats(table, "zero_shot_prediction")
+    return np.where(np.isnan(found), source, found).astype(np.int64)
 
 
 def _codes(table: pa.Table, name: str) -> tuple[list[str], Integers]:

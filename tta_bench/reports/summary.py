@@ -23,11 +23,22 @@ def summarise(records: Records) -> dict[str, float | None] | None:
         **_interval("accuracy", accuracy(records.correct, *place)),
         "source_accuracy": accuracy(records.source_correct, *place).value,
         **_interval("gain", difference(records.correct, records.source_correct, *place)),
+        **_prompts(records, records.prompts_correct),
         **_teacher(records, records.teacher_correct),
         "ece": _calibration(records),
         **_clocks(records.total_ms),
+        "cached": records.cached,
         "peak_mib": None if np.isnan(peak).all() else _finite(float(np.nanmax(peak))),
     }
+
+
+def _prompts(records: Records, zero_shot: Flags | None) -> dict[str, float | None]:
+    """Return the accuracy of zero-shot classification with the prompts of the method, and the gain over it."""
+    if zero_shot is None:
+        return {}
+    place = records.shift, records.image
+    gain = _interval("prompts_gain", difference(records.correct, zero_shot, *place))
+    return {"prompts_accuracy": accuracy(zero_shot, *place).value, **gain}
 
 
 def _teacher(records: Records, teacher: Flags | None) -> dict[str, float | None]:

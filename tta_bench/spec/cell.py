@@ -72,6 +72,7 @@ class Cell:
         preset: Name of the preset; empty: none.
         prompts: Name of the prompt templates; empty: the default. The sentences are in the protocol.
         views: Recipe by which views are made; it is in the protocol where there are views.
+        reward: Name of the reward model, for a method that needs one; empty otherwise. Its weights are in the protocol.
         data_options: Options of the readers; what they change is in the hash of the data.
         variant: The hyper-parameters that differ from the method's defaults, as text.
         weights_file: File of weights that `model` ends in; their hash is in the protocol, so that no number depends on
@@ -79,6 +80,7 @@ class Cell:
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
         model_options: What was said of the model in place of what its library knows.
+        looks: Settings that the sweep of which it is part tries on the same labels; 0: it is part of none.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
             ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
@@ -107,11 +109,13 @@ class Cell:
     in_process: Mapping[str, str] = field(default_factory=dict)
     prompts: str = _label("")
     views: str = _label("device")
+    reward: str = _label("")
     data_options: Mapping[str, Any] = field(default_factory=dict, metadata={"label": True})
     variant: str = _label("")
     weights_file: str = _label("")
     plugin: PluginFile | None = _label(None)
     suite: SuiteUse | None = _label(None)
+    looks: int = _label(0)
 
     def each_shift(self) -> tuple[Shift, ...]:
         """Return the shifts in the order of the stream."""

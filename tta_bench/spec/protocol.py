@@ -57,7 +57,7 @@ class Protocol:
     origin: str = _fact("shift", "Where the corrupted images come from.")
     order_hash: str = _fact("seed", "Hash of the image ids in the order of the stream.")
     model: str = _fact("column", "Name of the source model.")
-    weights: str = _fact("column", "SHA-256 of the model's weights.")
+    weights: str = _fact("column", "SHA-256 of the model's weights, and of its reward model's behind a plus.")
     preprocessing: str = _fact("column", "Resize and crop of the model.")
     normalisation: str = _fact("column", "Mean and deviation per channel inside the model.")
     reset: str = _fact("column", "When the method forgets.")

@@ -125,6 +125,7 @@ class Request:
         "",
         'Prompt templates for CLIP-like models: a name (see list prompts), a text file, or "a photo of a {}.".',
     )
+    reward: str = option("", "Reward model of methods that need one; default: pocket-clip for pocket models.")
     views: str = option(
         "device",
         "device or reference: the fastest way to make views, or Pillow's as published.",
