@@ -14,15 +14,17 @@ from torch.utils import _pytree as pytree
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
+from tta_bench.engine.devices import device_peak, tells_peaks
 from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
-from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
+from tta_bench.engine.meter import Meter, cpu_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
 from tta_bench.method import Inputs, Method, State, Task, ViewPolicy
 from tta_bench.models.source import SourceModel
+from tta_bench.optim import widest
 from tta_bench.spec import Outcome, counter_seed
 from tta_bench.steps import Stepped, Way, joined, step, way_of
 
@@ -170,12 +172,12 @@ class CellRunner:
         return self.at_once
 
     def _watched(self, state: State, inputs: Inputs, batch: Batch) -> tuple[Stepped, float | None]:
-        """Take a step, and where it costs no time, as on CUDA, read its peak memory."""
+        """Take a step, and where the device's allocator tells it, read its peak memory."""
         device = self.job.source.device
-        if device.type != "cuda":
+        if not tells_peaks(device):
             return self._step(state, inputs, batch), None
         done: list[Stepped] = []
-        peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
+        peak, absolute = device_peak(lambda: done.append(self._step(state, inputs, batch)), device)
         highest = max(absolute, self.outcome.absolute_peak_mib or 0.0)
         self.outcome = replace(self.outcome, absolute_peak_mib=highest)
         return done[0], peak
@@ -203,8 +205,10 @@ class CellRunner:
         for image_id in batch.ids:
             generator.manual_seed(counter_seed("view", self.job.seed, image_id))
             drawn.append(view_numbers(policy.kind, policy.count, generator))
-        numbers = torch.stack(drawn).to(inputs.images.device)
-        return make_views(inputs.images, numbers, policy.kind, recipe=self.job.views)
+        images = inputs.images if widest(inputs.images.device) == torch.float64 else inputs.images.cpu()
+        numbers = torch.stack(drawn).to(images.device)
+        views = make_views(images, numbers, policy.kind, recipe=self.job.views)
+        return views.to(inputs.images.device)
 
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""

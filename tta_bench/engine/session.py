@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from tta_bench.checks.guard import settings_kept
+from tta_bench.data.images.prefetch import pinned_memory
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
+from tta_bench.engine.devices import chosen
 from tta_bench.engine.globals import torch_settings, warnings_heard
 from tta_bench.engine.guests import Kept, Told, told_traceback
 from tta_bench.engine.identity import (
@@ -94,7 +96,7 @@ class Session:
 
     def _alone(self, cell: Cell) -> Ended:
         """Run a cell whose numbers depend on no cell before it."""
-        with torch_settings(counter_seed("global", cell.seed)):
+        with torch_settings(counter_seed("global", cell.seed)), chosen(torch.device(cell.device)):
             return self._cell(cell)
 
     def _check(self, cells: Sequence[Cell]) -> None:
@@ -153,7 +155,8 @@ class Session:
         writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
         with warnings_heard() as heard:
             try:
-                outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
+                with pinned_memory(wanted=one.source.device.type == "cuda"):
+                    outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
             except KeyboardInterrupt:
                 writer.close()
                 raise
