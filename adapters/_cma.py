@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tta_bench.optim import widest
+
 State = dict[str, Tensor]
 """In float64: ``mean`` (N,), ``sigma``, ``C`` (N, N), ``root`` and ``inverse`` of C at its last decomposition, paths
 ``pc`` and ``ps`` (N,); and the counts ``told`` and ``decomposed``."""
@@ -93,12 +95,12 @@ def effective(weights: list[float]) -> float:
 
 def start(search: Search, sigma: float, device: torch.device) -> State:
     """Return the state at the origin; the first covariance is near the identity with distinct eigenvalues."""
-    variances = torch.exp(1e-4 * torch.arange(search.dim, dtype=torch.float64, device=device) / search.dim)
-    nothing = torch.zeros(search.dim, dtype=torch.float64, device=device)
+    variances = torch.exp(1e-4 * torch.arange(search.dim, dtype=widest(device), device=device) / search.dim)
+    nothing = torch.zeros(search.dim, dtype=widest(device), device=device)
     count = torch.zeros((), dtype=torch.int64, device=device)
     return {
         "mean": nothing,
-        "sigma": torch.full((), sigma, dtype=torch.float64, device=device),
+        "sigma": torch.full((), sigma, dtype=widest(device), device=device),
         "C": variances.diag(),
         "root": variances.sqrt().diag(),
         "inverse": variances.rsqrt().diag(),
@@ -115,7 +117,7 @@ def decomposed(search: Search, state: State) -> State:
     if int(state["told"]) < int(state["decomposed"]) + age:
         return state
     values, vectors = torch.linalg.eigh((state["C"] + state["C"].T) / 2)
-    deviations = values.clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+    deviations = values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
     return {
         **state,
         "root": vectors * deviations @ vectors.T,
@@ -126,7 +128,7 @@ def decomposed(search: Search, state: State) -> State:
 
 def propose(state: State, z: Tensor) -> Tensor:
     """Return candidates (K, N) for standard normal numbers (K, N); the root is symmetric, so no sign is left open."""
-    return state["mean"] + state["sigma"] * z.double() @ state["root"]
+    return state["mean"] + state["sigma"] * z.to(state["root"].dtype) @ state["root"]
 
 
 def update(search: Search, state: State, candidates: Tensor, fitness: Tensor) -> State:
@@ -142,12 +144,12 @@ def update(search: Search, state: State, candidates: Tensor, fitness: Tensor) ->
     count = state["told"] + 1
     near = _near(search, candidates[-1] - mean, inverse, sigma)
     y = torch.cat([candidates[:-1] - mean, near[None]])[fitness.argsort(stable=True)] / sigma
-    w = torch.tensor(search.weights(), dtype=torch.float64, device=y.device)
+    w = torch.tensor(search.weights(), dtype=y.dtype, device=y.device)
     step = w.clamp(min=0) @ y
     cs, cc, c1, cmu, mueff = search.cs, search.cc, search.c1, search.cmu, search.mueff
     ps = (1 - cs) * state["ps"] + math.sqrt(cs * (2 - cs) * mueff) * inverse @ step
-    scale = 1 - (1 - cs) ** (2 * count.double())
-    moves = (ps.square().sum() / scale / search.dim - 1 < 1 + 4 / (search.dim + 1)).double()
+    scale = 1 - (1 - cs) ** (2 * count.to(y.dtype))
+    moves = (ps.square().sum() / scale / search.dim - 1 < 1 + 4 / (search.dim + 1)).to(y.dtype)
     pc = (1 - cc) * state["pc"] + moves * math.sqrt(cc * (2 - cc) * mueff) * step
     kept = 1 - c1 * (1 - (1 - moves) * cc * (2 - cc)) - cmu * w.sum()
     lengths = (y @ inverse).square().sum(-1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.method import SourceModel
-from tta_bench.optim import Tensors
+from tta_bench.optim import Tensors, widest
 
 Memory = dict[str, Tensor]
 """``images`` (M, C, H, W), ``labels`` (M,) with -1 for free places, ``uncertainty`` and ``age`` (M,)."""
@@ -78,7 +78,7 @@ class Pool:
             "images": torch.cat([kept, kept.new_zeros(free, *kept.shape[1:])]),
             "labels": torch.tensor([item.label for item in self.items] + [-1] * free, device=device),
             "uncertainty": torch.tensor(
-                [item.uncertainty for item in self.items] + [0.0] * free, dtype=torch.float64, device=device
+                [item.uncertainty for item in self.items] + [0.0] * free, dtype=widest(device), device=device
             ),
             "age": torch.tensor([item.age for item in self.items] + [0] * free, device=device),
         }
@@ -90,7 +90,7 @@ def empty(source: SourceModel, capacity: int) -> Memory:
     return {
         "images": torch.zeros(capacity, *source.image_shape, dtype=source.dtype, device=source.device),
         "labels": none - 1,
-        "uncertainty": none.double(),
+        "uncertainty": none.to(widest(none.device)),
         "age": none,
     }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.method import Task
-from tta_bench.optim import Tensors
+from tta_bench.optim import Tensors, widest
 
 
 def source_batches(task: Task, samples: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -49,7 +49,7 @@ def pooled_moments(batches: Iterable[Tensors]) -> Moments:
     count, centre, sums, squares, kind = 0, Tensors(), Tensors(), Tensors(), torch.float32
     for batch in batches:
         for name, tensor in batch.items():
-            x, kind = tensor.double(), tensor.dtype
+            x, kind = tensor.to(widest(tensor.device)), tensor.dtype
             if name not in centre:
                 centre[name] = x.mean(0)
                 sums[name] = squares[name] = torch.zeros_like(centre[name])

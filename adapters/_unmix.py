@@ -13,7 +13,7 @@ from torch import Tensor
 from tta_bench.errors import BadInputError
 from tta_bench.method import Method, SourceModel, State, Task
 from tta_bench.norms import NormRule, unmixed
-from tta_bench.optim import Tensors
+from tta_bench.optim import Tensors, widest
 
 from ._layers import stored_statistics
 
@@ -63,7 +63,9 @@ class Unmixing(Method):
         for name, stored in stored_statistics(source).items():
             kept = stored if name.endswith(MEAN) else (1 - alpha) * stored
             stats[name] = kept.expand(self.components, -1).clone()
-        share = torch.tensor(task.batch_size / self.full_batch, dtype=torch.float64, device=source.device)
+        share = torch.tensor(
+            task.batch_size / self.full_batch, dtype=widest(source.device), device=source.device
+        )
         begun = torch.zeros((), dtype=torch.bool, device=source.device)
         return {"stats": stats, "share": share, "begun": begun}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_bench.errors import BadInputError
 from tta_bench.method import ALL_PRECISIONS, Card, SourceModel, State
-from tta_bench.optim import Tensors, ema
+from tta_bench.optim import Tensors, ema, widest
 
 from ._weighted import PRESETS, Weighted
 
@@ -79,7 +79,7 @@ class Cmf(Weighted):
     def initial_state(self, source: SourceModel) -> State:
         """Return the first state: the hidden model is the source model, without variance."""
         state = super().initial_state(source)
-        variance = torch.zeros((), dtype=torch.float64, device=source.device)
+        variance = torch.zeros((), dtype=widest(source.device), device=source.device)
         return {**state, "hidden": dict(state["params"]), "variance": variance}
 
     def ensembled(self, source: SourceModel, state: State) -> State:

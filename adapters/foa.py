@@ -13,7 +13,7 @@ from torch import Tensor
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.losses import entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, Method, SourceModel, State, Task
-from tta_bench.optim import Tensors
+from tta_bench.optim import Tensors, widest
 
 from . import _cma as cma
 from ._source_images import pooled_moments, source_batches, statistics_note
@@ -120,7 +120,7 @@ class Foa(Method):
             **state, "search": search,
             "source_mean": moments.mean["layers"], "source_std": moments.var["layers"].sqrt(),
             "prompts": torch.zeros(self.prompts, width, dtype=source.dtype, device=source.device),
-            "fitness": torch.zeros(self.population + 1, dtype=torch.float64, device=source.device),
+            "fitness": torch.zeros(self.population + 1, dtype=widest(source.device), device=source.device),
         }  # fmt: skip
 
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Tensors | None:
@@ -150,7 +150,10 @@ class Foa(Method):
         search_state = cma.decomposed(search, state["search"])
         last = state["prompts"] if int(search_state["told"]) else draws["first"][0].to(state["prompts"])
         candidates = torch.cat(
-            [cma.propose(search_state, draws["z"][0].to(source.device)), last.double().flatten()[None]]
+            [
+                cma.propose(search_state, draws["z"][0].to(source.device)),
+                last.to(widest(last.device)).flatten()[None],
+            ]
         )
         prompts = candidates.to(source.dtype).view(-1, *last.shape)
         judged = [self._judged(source, state, images, tokens) for tokens in prompts]
@@ -171,7 +174,7 @@ class Foa(Method):
         if len(rows) > 1:
             away = away + (rows.std(0) - state["source_std"]).square().sum()
         fitness = self.weight * away * len(rows) / UNIT_BATCH + entropy(seen.logits).sum()
-        return Judged(fitness.double(), seen.features)
+        return Judged(fitness.to(widest(fitness.device)), seen.features)
 
     def _shifted(self, source: SourceModel, state: State, features: Tensor, mean: Tensor) -> Adapted:
         """Return the state with the batch in its history, and logits that the history before it shifts."""

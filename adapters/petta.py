@@ -16,7 +16,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.losses import soft_cross_entropy, symmetric_cross_entropy
 from tta_bench.method import ALL_PRECISIONS, Adapted, Card, Inputs, SourceModel, State, Task
 from tta_bench.norms import blend
-from tta_bench.optim import Tensors, ema, gradient
+from tta_bench.optim import Tensors, ema, gradient, widest
 
 from ._descent import Descending
 from ._layers import stored_statistics
@@ -221,12 +221,12 @@ class Petta(Descending):
     @torch.no_grad()
     def _class_moments(self, source: SourceModel, task: Task) -> Tensors:
         """Return mean and unbiased variance (K, D) of the features of each predicted class, and where there are any."""
-        zeros = torch.zeros(source.num_classes, source.dim, dtype=torch.float64, device=source.device)
+        zeros = torch.zeros(source.num_classes, source.dim, dtype=widest(source.device), device=source.device)
         count, total, squares = zeros[:, :1], zeros, zeros
         for images, _ in source_batches(task, self.samples):
             seen = source.forward(images)
-            belongs = F.one_hot(seen.logits.argmax(-1), source.num_classes).double()
-            features = seen.features.double()
+            belongs = F.one_hot(seen.logits.argmax(-1), source.num_classes).to(widest(source.device))
+            features = seen.features.to(widest(source.device))
             count = count + belongs.sum(0)[:, None]
             total, squares = total + belongs.T @ features, squares + belongs.T @ features.square()
         mean = total / count.clamp(min=1)

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.images.views import make_views, view_numbers
-from tta_bench.engine.meter import MIB, cpu_peak
+from tta_bench.engine.devices import MIB
+from tta_bench.engine.meter import cpu_peak
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs, Task
 from tta_bench.models.classifier import Classifier

@@ -245,7 +245,7 @@ class Drifting(Online):
 
     breaks = {
         "predict_repeats", "replay_is_equal", "reset_is_fresh", "needs_are_honoured", "grad_mode_is_left",
-        "idle_is_the_source",
+        "idle_is_the_source", "device_equals_cpu",
     }  # fmt: skip
     says = "two calls of predict differ"
     card = SERIAL
@@ -261,7 +261,7 @@ class Random(Online):
 
     breaks = {
         "predict_repeats", "replay_is_equal", "reset_is_fresh", "needs_are_honoured", "grad_mode_is_left",
-        "globals_are_left", "vmap_equals_loop", "idle_is_the_source",
+        "globals_are_left", "vmap_equals_loop", "idle_is_the_source", "device_equals_cpu",
     }  # fmt: skip
     says = "torch's random state changed"
 
@@ -279,6 +279,7 @@ class Remembering(Online):
 
     breaks = {
         "reset_is_fresh", "replay_is_equal", "needs_are_honoured", "grad_mode_is_left", "state_can_be_saved",
+        "device_equals_cpu",
     }  # fmt: skip
     says = "after a reset"
     card = replace(SERIAL, idle=None)
@@ -310,7 +311,8 @@ class Growing(Online):
     says = "['all'] of the state went from (0, 5) to (4, 5)"
 
     def init(self, source: SourceModel, task: Task) -> State:
-        return {**super().init(source, task), "all": torch.zeros(0, task.num_classes, dtype=source.dtype)}
+        none = torch.zeros(0, task.num_classes, dtype=source.dtype, device=source.device)
+        return {**super().init(source, task), "all": none}
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         kept = torch.cat([state["all"], self.logits(source, inputs)])

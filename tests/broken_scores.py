@@ -43,7 +43,7 @@ class KeepsGraph(Online):
 
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         after = super().adapt(source, state, inputs).state
-        return Adapted({**after, "mean": after["mean"] * torch.ones(5, requires_grad=True)})
+        return Adapted({**after, "mean": after["mean"] * torch.ones((), requires_grad=True)})
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Transposed(Online):
     breaks = {
         "scores_are_scores", "replay_is_equal", "reset_is_fresh", "needs_are_honoured", "nothing_is_stored",
         "precision_is_kept", "one_image_works", "smaller_last_batch_works", "identical_images_work",
-        "globals_are_left", "grad_mode_is_left",
+        "globals_are_left", "grad_mode_is_left", "device_equals_cpu",
     }  # fmt: skip
 
     def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
@@ -118,7 +118,8 @@ class Ordered(Single):
     def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
         logits = super().adapt(source, state, inputs).logits
         assert logits is not None
-        return Adapted(state, logits + torch.arange(len(logits))[:, None] * logits.sign())
+        place = torch.arange(len(logits), device=logits.device)
+        return Adapted(state, logits + place[:, None] * logits.sign())
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class DrawsGlobally(Single):
 
     breaks = {
         "draws_come_from_the_generator", "replay_is_equal", "reset_is_fresh", "grad_mode_is_left",
-        "globals_are_left", "state_can_be_saved",
+        "globals_are_left", "state_can_be_saved", "device_equals_cpu",
     }  # fmt: skip
     says = "the draws' the whole differs between equal generators"
 
@@ -292,7 +293,7 @@ class Leaking(ScoringMethod):
     says = "with another weight, which is declared as scoring"
 
     def init(self, source: SourceModel, task: Task) -> State:
-        return {"mean": torch.zeros(source.num_classes, dtype=source.dtype)}
+        return {"mean": torch.zeros(source.num_classes, dtype=source.dtype, device=source.device)}
 
     def observe(self, source: SourceModel, state: State, inputs: Inputs) -> tuple[State, dict[str, Tensor]]:
         logits = source.logits(inputs.images)
@@ -326,3 +327,57 @@ class SecretSentence(OwnSentences):
 
     def sentences(self, source: SourceModel) -> tuple[str, ...]:
         return ()
+
+
+@dataclass(frozen=True)
+class ForgetsTheDevice(Online):
+    """Make a tensor on the CPU inside adapt, wherever the model is."""
+
+    breaks = {"device_equals_cpu"}
+    says = (
+        "at least two devices, cuda:0 and cpu! (aten.mul, in which a tensor of shape (5,) is on cpu) (broken"
+    )
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        after = super().adapt(source, state, inputs).state
+        return Adapted({**after, "mean": after["mean"] * torch.ones(source.num_classes, dtype=source.dtype)})
+
+
+@dataclass(frozen=True)
+class ScoresOnTheCPU(Online):
+    """Hand the scores back on the CPU."""
+
+    breaks = {"device_equals_cpu"}
+    says = "scores lie on cpu, and the model on cuda:0"
+
+    def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
+        return super().predict(source, state, inputs).cpu()
+
+
+@dataclass(frozen=True)
+class LeavesTheDevice(Online):
+    """Bring a part of the state to the CPU at the first step."""
+
+    breaks = {"device_equals_cpu"}
+    says = "['last'] of the state went from cuda:0 to cpu"
+
+    def init(self, source: SourceModel, task: Task) -> State:
+        return {
+            **super().init(source, task),
+            "last": torch.zeros(5, dtype=source.dtype, device=source.device),
+        }
+
+    def adapt(self, source: SourceModel, state: State, inputs: Inputs) -> Adapted:
+        after = super().adapt(source, state, inputs).state
+        return Adapted({**after, "last": after["mean"].cpu()})
+
+
+@dataclass(frozen=True)
+class Favouring(Online):
+    """Give the first class more where the model is not on the CPU."""
+
+    breaks = {"device_equals_cpu"}
+    says = "scores on a CUDA device differ from those on the CPU"
+
+    def predict(self, source: SourceModel, state: State, inputs: Inputs) -> Tensor:
+        return super().predict(source, state, inputs) + (source.device.type != "cpu")

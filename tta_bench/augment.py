@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tta_bench.optim import widest
+
 Draws = dict[str, Tensor]
 """``grid`` (R, H, W, 2) and, as far as they are wanted, ``colour`` (R, 5), ``order`` (R, 5), ``sigma`` (R,) and
 ``noise`` (R, C, H, W)."""
@@ -179,8 +181,8 @@ def crop_boxes(
 
 def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Return where (N, size) in the image the pixels of enlarged crops lie, inside each crop."""
-    centres = torch.arange(size, dtype=torch.float64, device=start.device) + 0.5
-    start, length = start.double()[:, None], length.double()[:, None]
+    centres = torch.arange(size, dtype=widest(start.device), device=start.device) + 0.5
+    start, length = start.to(centres.dtype)[:, None], length.to(centres.dtype)[:, None]
     return (start + centres * length / size - 0.5).clamp(start, start + length - 1)
 
 

@@ -72,6 +72,11 @@ def _detached(aux: Any) -> Any:
     return torch.utils._pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, aux)
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return the widest floating type of a device: float64, which only mps does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def adam_init(params: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return Adam's state before the first step: zero moments and a step count of 0."""
     zeros = {name: torch.zeros_like(p) for name, p in params.items()}
@@ -105,7 +110,8 @@ def adam(
     Source: arXiv:1412.6980, algorithm 1; arXiv:1711.05101 for the decoupled decay.
     """
     step = state["step"] + 1
-    count = step.to(torch.float64)  # float32 bias corrections would be visible after a few steps
+    exact = step if widest(step.device) == torch.float64 else step.cpu()
+    count = exact.to(torch.float64)  # float32 bias corrections would be visible after a few steps
     size = lr / (1 - torch.pow(betas[0], count))
     root = torch.sqrt(1 - torch.pow(betas[1], count))
     new, m, v = {}, {}, {}

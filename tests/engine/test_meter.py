@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak, peak_rss_mib
+from tta_bench.engine.devices import device_peak
+from tta_bench.engine.meter import Meter, cpu_peak, peak_rss_mib
 from tta_bench.engine.rows import probabilities, score_columns
 
 
@@ -59,7 +60,7 @@ def test_resident_memory_is_that_of_this_process():
 def test_cuda_memory_is_the_peak_above_the_start():
     device = torch.device("cuda")
     standing = torch.empty(2**20, device=device)
-    above, absolute = cuda_peak(lambda: torch.empty(2**21, device=device), device)
+    above, absolute = device_peak(lambda: torch.empty(2**21, device=device), device)
     assert above == pytest.approx(8, abs=0.6)
     assert absolute >= above + standing.nbytes / 2**20 - 0.1
 

@@ -6,16 +6,23 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tta_bench.checks import cards, golden, purity, scores, states, surroundings, variants
+import torch
+
+from tta_bench.checks import cards, devices, golden, purity, scores, states, surroundings, variants
 from tta_bench.checks.core import BrokenPromiseError, Check, NotApplicableError
 from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.hyperparameters import variant
 from tta_bench.method import Method
+from tta_bench.testing import device
 
 Status = Literal["passed", "failed", "skipped", "xfail", "xpass"]
-MODULES = (cards, purity, states, scores, variants, surroundings, golden)
+MODULES = (cards, purity, states, scores, variants, surroundings, devices, golden)
+
+FOREIGN = (str(Path(torch.__file__).parent), str(Path(device.__file__).with_suffix("")))
+"""Starts of files whose lines say little of where a method went wrong."""
 
 CHECKS: tuple[Check, ...] = tuple(
     value for module in MODULES for value in vars(module).values() if isinstance(value, Check)
@@ -93,7 +100,9 @@ def _told(error: Exception) -> str:
     """Return what is wrong: our own sentence, or the foreign error with the line that it came from."""
     if isinstance(error, BrokenPromiseError):
         return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not one.filename.startswith(FOREIGN)]
+    last = (own or frames)[-1]
     first = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {first} ({last.filename.rpartition('/')[2]}, line {last.lineno})"
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DIFFERENT = 1
+ACCELERATORS = ("cuda", "mps", "xpu")
 
 
 def doctor(
@@ -61,16 +62,18 @@ def _machine() -> Iterator[tuple[str, str]]:
     machine = describe_machine(torch.device("cpu"))
     yield "cpu", f"{machine.device_name}, {machine.cores} cores, {machine.threads} threads"
     yield "instructions", machine.instructions
-    yield "cuda", _cuda()
+    yield from ((kind, _found(kind)) for kind in ACCELERATORS)
 
 
-def _cuda() -> str:
+def _found(kind: str) -> str:
+    """Return the names of the devices of a kind."""
     import torch
 
-    if not torch.cuda.is_available():
-        return "none found by torch"
-    names = (torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-    return f"{torch.version.cuda}: {', '.join(names)}"
+    from tta_bench.engine.devices import count_devices, device_name
+
+    devices = [torch.device(kind, index) for index in range(count_devices(kind))]
+    names = ", ".join(device_name(one) or "Metal" for one in devices) or "none found by torch"
+    return f"{torch.version.cuda}: {names}" if devices and kind == "cuda" else names
 
 
 def _places() -> Iterator[tuple[str, str]]:

@@ -14,12 +14,13 @@ from torch.utils import _pytree as pytree
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.stream import Batch, Stream
+from tta_bench.engine.devices import device_peak, tells_peaks
 from tta_bench.engine.encoding import seeded_views
 from tta_bench.engine.feature_files import Charged
 from tta_bench.engine.features import StreamFeatures
 from tta_bench.engine.groups import groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
-from tta_bench.engine.meter import Meter, cpu_peak, cuda_peak
+from tta_bench.engine.meter import Meter, cpu_peak
 from tta_bench.engine.passes import Evidence, Seen
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
@@ -202,12 +203,12 @@ class CellRunner:
         return self.at_once
 
     def _watched(self, state: State, inputs: Inputs, batch: Batch) -> tuple[Stepped, float | None]:
-        """Take a step, and where it costs no time, as on CUDA, read its peak memory."""
+        """Take a step, and where the device's allocator tells it, read its peak memory."""
         device = self.job.source.device
-        if device.type != "cuda":
+        if not tells_peaks(device):
             return self._step(state, inputs, batch), None
         done: list[Stepped] = []
-        peak, absolute = cuda_peak(lambda: done.append(self._step(state, inputs, batch)), device)
+        peak, absolute = device_peak(lambda: done.append(self._step(state, inputs, batch)), device)
         highest = max(absolute, self.outcome.absolute_peak_mib or 0.0)
         self.outcome = replace(self.outcome, absolute_peak_mib=highest)
         return done[0], peak

@@ -13,6 +13,7 @@ from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.meter import Meter
 from tta_bench.method import ViewPolicy
 from tta_bench.models.source import SourceModel
+from tta_bench.optim import widest
 from tta_bench.spec import counter_seed
 
 SIZES = (1, 8, 64)
@@ -25,8 +26,9 @@ def seeded_views(images: Tensor, ids: Sequence[str], policy: ViewPolicy, seed: i
     for image_id in ids:
         generator.manual_seed(counter_seed("view", seed, image_id))
         drawn.append(view_numbers(policy.kind, policy.count, generator))
-    numbers = torch.stack(drawn).to(images.device)
-    return make_views(images, numbers, policy.kind, recipe=recipe)
+    pixels = images if widest(images.device) == torch.float64 else images.cpu()
+    numbers = torch.stack(drawn).to(pixels.device)
+    return make_views(pixels, numbers, policy.kind, recipe=recipe).to(images.device)
 
 
 def images_encoded_at_once(batch_size: int, views: int) -> int:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.stream import Part, Stream, batches_of
+from tta_bench.engine.devices import device_peak, tells_peaks
 from tta_bench.engine.encoding import Encoder, images_encoded_at_once
 from tta_bench.engine.feature_files import Block, Charged, FeatureFolder, feature_facts
-from tta_bench.engine.meter import cpu_peak, cuda_peak
+from tta_bench.engine.meter import cpu_peak
 from tta_bench.errors import Caution
 from tta_bench.spec import Manifest
 
@@ -97,9 +98,9 @@ class PartFeatures:
         device = self._encoder.source.device
         if not self._warm:
             self._warm_up(pixels, ids)
-        if device.type == "cuda":
+        if tells_peaks(device):
             done = []
-            peak, _ = cuda_peak(lambda: done.append(self._encoder(pixels, ids)), device)
+            peak, _ = device_peak(lambda: done.append(self._encoder(pixels, ids)), device)
             self._peak_mib, made = max(peak, self._peak_mib or 0.0), done[0]
         else:
             made = self._encoder(pixels, ids)

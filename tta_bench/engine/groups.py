@@ -14,8 +14,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from tta_bench.data.stream import Batch
+from tta_bench.engine.devices import MIB, device_peak, tells_peaks
 from tta_bench.engine.machine import memory_bytes
-from tta_bench.engine.meter import MIB, cpu_peak, cuda_peak
+from tta_bench.engine.meter import cpu_peak
 
 STEP_SHARE = 0.25
 """Share of the machine's memory that a step over a group may take."""
@@ -41,7 +42,7 @@ def images_at_once(most: int, device: torch.device, draws: Any, step: Callable[[
 
 
 def _peak(step: Callable[[], object], device: torch.device) -> float:
-    return cuda_peak(step, device)[0] if device.type == "cuda" else cpu_peak(step)
+    return device_peak(step, device)[0] if tells_peaks(device) else cpu_peak(step)
 
 
 def groups(batch: Batch, size: int) -> Iterator[Batch]:

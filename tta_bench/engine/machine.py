@@ -13,28 +13,13 @@ from pathlib import Path
 import torch
 
 import tta_bench
-from tta_bench.errors import BadInputError
+from tta_bench.engine.devices import MIB, device_memory, device_name
 from tta_bench.spec.manifest import Machine
 
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "robustbench")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 ASSUMED_MEMORY = 8 * 2**30
 """Bytes of memory where the system tells none."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` stands for here.
-
-    Raises:
-        BadInputError: If CUDA is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BadInputError(
-            "device cuda needs a CUDA device, and torch finds none here; use device cpu", options=("device",)
-        )
-    return torch.device(name)
 
 
 @lru_cache
@@ -51,25 +36,26 @@ def versions() -> dict[str, str]:
 
 def describe_machine(device: torch.device) -> Machine:
     """Return what clocks and memory figures depend on."""
-    cuda = device.type == "cuda"
+    memory = device_memory(device)
     return Machine(
         device=device.type,
-        device_name=torch.cuda.get_device_name(device) if cuda else processor(),
+        device_name=device_name(device) or processor(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         system=platform.system(),
         architecture=platform.machine(),
         torch_build=str(torch.__version__),
-        cuda=torch.version.cuda if cuda else None,
-        device_mib=torch.cuda.get_device_properties(device).total_memory // 2**20 if cuda else None,
+        cuda=torch.version.cuda if device.type == "cuda" else None,
+        device_mib=None if memory is None else memory // MIB,
     )
 
 
 def memory_bytes(device: torch.device) -> int:
     """Return the memory of a device; on the CPU the machine's, or less where a control group limits it."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+    own = device_memory(device)
+    if own is not None:
+        return own
     limits = [_limit(path) for path in LIMITS]
     names = getattr(os, "sysconf_names", {})
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synchronised clocks for the phases of a step, and its peak memory on CPU and CUDA."""
+"""Synchronised clocks for the phases of a step, and its peak memory on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-MIB = 2**20
+from tta_bench.engine.devices import MIB, synchronise
+
 MEMORY_EVENT = re.compile(r'\{[^{}]*"name": "\[memory\]"[^{}]*(?:\{[^{}]*\}[^{}]*)?\}')
 PHASES = ("view", "encode", "adapt", "predict")
 
@@ -31,19 +32,15 @@ class Meter:
         self.device = device
         self._seconds: dict[str, float] = {}
 
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent inside to the phase."""
-        self._synchronise()
+        synchronise(self.device)
         start = time.perf_counter()
         try:
             yield
         finally:
-            self._synchronise()
+            synchronise(self.device)
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
     def charge(self, name: str, seconds: float) -> None:
@@ -58,17 +55,6 @@ class Meter:
         """Return the seconds of each phase since the last call, and start again from zero."""
         taken, self._seconds = self._seconds, {}
         return taken
-
-
-def cuda_peak(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Run ``work`` and return the peak MiB allocated above what was allocated before, and the absolute peak."""
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    work()
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device)
-    return (peak - before) / MIB, peak / MIB
 
 
 def cpu_peak(work: Callable[[], object]) -> float:

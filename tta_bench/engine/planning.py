@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
+from tta_bench.engine.devices import resolve_device
 from tta_bench.engine.live import Kind, Live
-from tta_bench.engine.machine import resolve_device
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
     as_dict,
@@ -24,6 +26,7 @@ from tta_bench.hyperparameters import (
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of, file_of, is_file
+from tta_bench.optim import widest
 from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
 from tta_bench.spec.code import module_texts
@@ -67,7 +70,7 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     """
     live = live or Live()
     methods = _candidates(request, live)
-    device = resolve_device(request.device).type
+    device = _device(request)
     if request.reward and not any("reward" in one.method.card.needs for one in methods):
         names = ", ".join(one.name for one in methods)
         raise BadInputError(
@@ -93,6 +96,17 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
         for cell in _cells(request, methods, dataset, shifts, seed, device, live)
     ]
     return list({(cell.label, str(cell.identity())): cell for cell in cells}.values())
+
+
+def _device(request: Request) -> str:
+    """Return the device of a run as torch calls it."""
+    device = resolve_device(request.device)
+    if request.precision == "float64" and widest(device) != torch.float64:
+        raise IncompatibleError(
+            f"device {device} has no float64; choose precision float32 or device cpu",
+            options=("precision", "device"),
+        )
+    return str(device)
 
 
 def _candidates(request: Request, live: Live) -> list[Candidate]:

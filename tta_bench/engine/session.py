@@ -16,9 +16,11 @@ from torch import Tensor
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.checked import Unread
+from tta_bench.data.images.prefetch import pinned_memory
 from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
+from tta_bench.engine.devices import chosen
 from tta_bench.engine.encoding import Encoder
 from tta_bench.engine.features import StreamFeatures, stream_features
 from tta_bench.engine.globals import Heard, torch_settings, warnings_heard
@@ -113,7 +115,7 @@ class Session:
 
     def _alone(self, cell: Cell) -> Ended:
         """Run a cell whose numbers depend on no cell before it."""
-        with torch_settings(counter_seed("global", cell.seed)):
+        with torch_settings(counter_seed("global", cell.seed)), chosen(torch.device(cell.device)):
             return self._cell(cell)
 
     def _check(self, cells: Sequence[Cell]) -> None:
@@ -190,7 +192,8 @@ class Session:
         writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
         with warnings_heard() as heard:
             try:
-                outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
+                with pinned_memory(wanted=one.source.device.type == "cuda"):
+                    outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
             except KeyboardInterrupt:
                 writer.close()
                 raise

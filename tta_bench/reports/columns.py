@@ -207,8 +207,8 @@ class Row:
     ms_p99: float | None = _column("ms", "99th percentile.")
     peak_mib: float | None = _column(
         "mib",
-        "Highest probed peak of a step. What it counts depends on the device: allocated memory on CUDA, tensor memory "
-        "on the CPU.",
+        "Highest probed peak of a step. What it counts depends on the device: allocated memory on CUDA and XPU, tensor "
+        "memory on the CPU, nothing on MPS.",
         shown=Shown("peak\nMiB", rank=6),
     )
     init_ms: float | None = _column(
@@ -237,7 +237,7 @@ class Row:
     )
     severity: str = _column("text", "Severities of the corruptions, joined by `;`; empty for natural shifts.")
     precision: str = _column("text", "Floating type of model and images.", required=True)
-    device: str = _column("text", "`cpu` or `cuda`.", required=True)
+    device: str = _column("text", "`cpu`, `cuda`, `mps` or `xpu`.", required=True)
     machine: str = _column(
         "text",
         "What the times and the memory were measured on: device, threads and torch build. Compare costs only where it "

@@ -134,10 +134,10 @@ class Cell:
         return f"{self.method}{changed} · {self.model} · {where}"
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that the id depends on."""
+        """Return the fields that the id depends on; of a device its kind, whichever of several it is."""
         labels = {one.name for one in dataclasses.fields(self) if one.metadata.get("label")}
         facts = {name: value for name, value in to_plain(self).items() if name not in labels}
-        return facts | {"model": self.model_name}
+        return facts | {"model": self.model_name, "device": self.device.partition(":")[0]}
 
     def id(self, protocol: Protocol) -> str:
         """Return the content-addressed id: the hash of the cell and of what its names turned out to hold."""

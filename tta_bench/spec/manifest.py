@@ -37,7 +37,7 @@ class Machine:
         architecture: Instruction set.
         torch_build: Version of torch with its build.
         cuda: Version of CUDA, on such a device.
-        device_mib: Memory of a CUDA device.
+        device_mib: Memory of a device of its own; on mps what Metal recommends at most.
     """
 
     device: str

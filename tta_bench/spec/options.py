@@ -24,6 +24,7 @@ class Facts:
         help: One line for ``--help`` and the documentation.
         flag: On the command line; empty: the name with dashes; None: it has none.
         choices: Values that are allowed; empty: any.
+        numbered: Choices that may carry a number, as ``cuda:1``.
         least: The lowest value.
         below: The values must be below this.
         needed: The sentence that asks for a value where an empty one is refused.
@@ -33,6 +34,7 @@ class Facts:
     help: str
     flag: str | None = ""
     choices: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
     least: int | None = None
     below: int | None = None
     needed: str = ""
@@ -115,11 +117,17 @@ class Option:
 
     def _check_one(self, value: Any) -> None:
         least, below, choices = self.facts.least, self.facts.below, self.facts.choices
-        if choices and value not in choices:
-            raise self._wrong(f"must be one of {', '.join(choices)}", value)
+        if choices and value not in choices and not self._numbered(value):
+            more = [f"{one}:N" for one in self.facts.numbered]
+            raise self._wrong(f"must be one of {', '.join([*choices, *more])}", value)
         if (least is None or value >= least) and (below is None or value < below):
             return
         raise self._wrong(f"must be {_range(least, below)}", value)
+
+    def _numbered(self, value: str) -> bool:
+        """Return whether a value is a choice with a number behind it."""
+        kind, _, number = value.partition(":")
+        return kind in self.facts.numbered and number.isascii() and number.isdecimal()
 
     def _wrong(self, expected: str, came: Any) -> BadInputError:
         return BadInputError(f"{self.name} {expected}, got {came!r}", options=(self.name,))

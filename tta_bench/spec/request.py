@@ -18,7 +18,9 @@ RESETS = ("image", "batch", "shift", "never")
 SCENARIOS = ("iid", "sequence")
 """``iid``: every shift is a stream of its own, in random order; ``sequence``: one stream of all shifts in turn."""
 PRECISIONS = ("float32", "float64", "bfloat16")
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+NUMBERED = ("cuda", "xpu")
+"""Devices of which there can be several: cuda:1 is the second."""
 BAD_IMAGE = ("stop", "skip")
 VIEWS = ("device", "reference")
 CHOSEN = ("published", "held-out", "tuned-on-test")
@@ -90,7 +92,10 @@ class Request:
     chosen: str = option(
         "published", "How hyper-parameters were chosen: published, held-out, tuned-on-test.", choices=CHOSEN
     )
-    device: str = option("auto", "auto, cpu or cuda.", choices=DEVICES)
+    device: str = option(
+        "auto", "auto (cuda where there is one, else cpu), cpu, cuda, cuda:N, mps, xpu or xpu:N.",
+        choices=DEVICES, numbered=NUMBERED,
+    )  # fmt: skip
     precision: str = option("float32", "float32, float64 or bfloat16 (autocast).", choices=PRECISIONS)
     pretrained: bool = option(
         True, "Without: random weights, for timing; tables say so.", flag="--pretrained/--no-pretrained"

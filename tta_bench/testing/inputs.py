@@ -80,13 +80,18 @@ def tiny_images(source: SourceModel, n: int, seed: int) -> Tensor:
 
 
 def tiny_draws(source: SourceModel, n: int, method: Method, seed: int, *, per_image: bool) -> Any:
-    """Return the method's draws for a batch, joined over the images where each is drawn alone."""
+    """Return the method's draws for a batch on the model's device, joined over the images where each is drawn alone."""
     if not per_image:
-        return method.draw(source, n, generator(source, method, seed))
+        return _moved(method.draw(source, n, generator(source, method, seed)), source)
     each = [method.draw(source, 1, generator(source, method, seed, index)) for index in range(n)]
     if all(one is None for one in each):
         return None
-    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *each)
+    return _moved(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source)
+
+
+def _moved(draws: Any, source: SourceModel) -> Any:
+    """Return draws on the device of a model, as the runner hands them over."""
+    return pytree.tree_map(lambda x: x.to(source.device) if isinstance(x, Tensor) else x, draws)
 
 
 def generator(source: SourceModel, method: Method, *key: int) -> torch.Generator:

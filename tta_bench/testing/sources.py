@@ -42,6 +42,7 @@ def tiny_source(
     classes: int = 5,
     size: tuple[int, int, int] = (3, 16, 16),
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> SourceModel:
     """Return a small classifier with random weights: convolutions, or a transformer for layer norms.
@@ -51,6 +52,7 @@ def tiny_source(
         classes: K.
         size: Channels, height and width of its input; height and width are multiples of 4.
         dtype: Of its tensors; a seed stands for the same weights in every type.
+        device: Where it lives.
         seed: Of its weights.
     """
     if norm not in NORMS:
@@ -66,6 +68,7 @@ def tiny_source(
         std=_channels(STD, size[0]),
         preprocess=Preprocess(side),
         dtype=dtype,
+        device=device,
         pretrained=False,
     )
 
@@ -75,6 +78,7 @@ def tiny_clip(
     classes: int = 5,
     size: tuple[int, int, int] = (3, 16, 16),
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     seed: int = 0,
     tokenizer: Tokenizer | None = None,
 ) -> SourceModel:
@@ -84,14 +88,16 @@ def tiny_clip(
         classes: K.
         size: Channels, height and width of its input; height and width are multiples of 4.
         dtype: Of its tensors; a seed stands for the same weights in every type.
+        device: Where it lives.
         seed: Of its weights.
         tokenizer: From sentences to token ids; default `tokenize`.
     """
     side = _checked(size)
     visual, tower = copy.deepcopy(_towers(size, seed))
-    tower = tower.requires_grad_(False).eval().to(dtype)
+    tower = tower.requires_grad_(False).eval().to(device, dtype)
     names = class_names(classes)
-    text = TextSide(tower, tokenizer or tokenize, names, TEMPLATES, scale=torch.tensor(SCALE, dtype=dtype))
+    scale = torch.tensor(SCALE, dtype=dtype, device=device)
+    text = TextSide(tower, tokenizer or tokenize, names, TEMPLATES, scale=scale)
     return SourceModel(
         TinyClipNetwork(visual, text.prototypes(), text.scale),
         name="tiny-clip",
@@ -102,16 +108,20 @@ def tiny_clip(
         preprocess=Preprocess(side),
         text=text,
         dtype=dtype,
+        device=device,
         pretrained=False,
     )
 
 
-def sources_for(method: Method, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[SourceModel]:
+def sources_for(
+    method: Method, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0
+) -> list[SourceModel]:
     """Return the tiny models that a method must work on, by what its card needs.
 
     Args:
         method: The method.
         dtype: Of the models' tensors.
+        device: Where they live.
         seed: Of their weights.
 
     Returns:
@@ -120,16 +130,16 @@ def sources_for(method: Method, *, dtype: torch.dtype = torch.float32, seed: int
     """
     needs = method.card.needs
     if needs & {"text", "reward", "features"}:
-        source = tiny_clip(dtype=dtype, seed=seed)
+        source = tiny_clip(dtype=dtype, device=device, seed=seed)
         if "reward" in needs:
-            source.reward = tiny_clip(dtype=dtype, seed=seed + 10)
+            source.reward = tiny_clip(dtype=dtype, device=device, seed=seed + 10)
         return [source]
     chosen: tuple[Norm, ...] = NORMS
     if "batchnorm" in needs:
         chosen = ("batch",)
     elif needs & {"patch_features", "class_token"}:
         chosen = ("layer",)
-    return [tiny_source(norm, dtype=dtype, seed=seed) for norm in chosen]
+    return [tiny_source(norm, dtype=dtype, device=device, seed=seed) for norm in chosen]
 
 
 class TinyClipNetwork(Network):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 from tta_bench.errors import TTABenchError
 
 PREFETCH = 2
+_PINNED: ContextVar[bool] = ContextVar("pinned", default=False)
+
+
+@contextmanager
+def pinned_memory(*, wanted: bool) -> Iterator[None]:
+    """Let batches that are made inside this context lie in page-locked memory, from which a CUDA device copies."""
+    token = _PINNED.set(wanted)
+    try:
+        yield
+    finally:
+        _PINNED.reset(token)
 
 
 class _Made(Dataset[Any]):
@@ -35,7 +48,7 @@ def prefetch(
 ) -> Iterator[Any]:
     """Yield ``make(chunk)`` of every chunk in order, made ahead by worker processes.
 
-    Tensors come back through shared memory, pinned where there is a CUDA device. Each chunk is made by one
+    Tensors come back through shared memory, pinned where `pinned_memory` asks for it. Each chunk is made by one
     process, and nothing of it depends on which.
 
     Args:
@@ -55,7 +68,7 @@ def prefetch(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=_PINNED.get(),
         generator=torch.Generator().manual_seed(0),
     )
     for made in loader:
