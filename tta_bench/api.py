@@ -134,6 +134,7 @@ def run_cells(
     *,
     objects: Objects | None = None,
     reporter: Reporter | None = None,
+    config: str = "",
 ) -> Ran:
     """Run planned cells into a run folder, and write its ``leaderboard.csv``.
 
@@ -142,6 +143,7 @@ def run_cells(
         controls: Where and how.
         objects: The objects that the names of cells stand for; those of this process are known to it.
         reporter: Shown the progress.
+        config: The options that the cells come from, as YAML, to be kept beside the plan.
 
     Raises:
         TTABenchError: Before anything is computed, if a cell cannot run here.
@@ -149,15 +151,19 @@ def run_cells(
     controls = controls or Controls()
     store = Store(controls.output).open(create=True)
     session = Session(
-        Sink(store),
+        Sink(store, config),
         reporter or Silent(),
         objects or Objects(),
         resume=controls.resume,
         force=controls.force,
         probe_memory=controls.memory,
     )
-    ended = tuple(session.run(cells))
     folder = controls.output.rstrip("/") or controls.output
+    try:
+        ended = tuple(session.run(cells))
+    except KeyboardInterrupt:
+        write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
+        raise
     write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
     return Ran(ended, Results((controls.output,), tuple(dict.fromkeys(one.cell for one in ended))))
 

@@ -130,6 +130,7 @@ def test_the_teacher_gain_needs_a_teacher_that_differs(cell):
 
 
 @pytest.mark.parametrize("by", ["dataset", "shift"])
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
     folders = set()
     for index, (method, shift) in enumerate(itertools.product(("tent", "source", "zero"), (FOG, SNOW))):
@@ -156,6 +157,7 @@ def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
     assert len(written) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_a_cell_in_two_folders_counts_once_and_must_agree(cell):
     folders = [cell("a", folder=name) for name in ("one", "two")]
     assert leaderboard(folders) == leaderboard(folders[:1]) == leaderboard([folders[0], folders[0]])
@@ -166,6 +168,7 @@ def test_a_cell_in_two_folders_counts_once_and_must_agree(cell):
     assert bad in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_a_finished_copy_wins_over_an_unfinished_one(cell, make, tmp_path):
     done = cell("a")
     other = Store(tmp_path / "other").open(create=True)

@@ -26,9 +26,16 @@ def compare(
     allow_mixed: Annotated[
         bool,
         typer.Option(
-            "--allow-mixed", help="Compare methods whose protocol facts differ, and name the facts."
+            "--allow-mixed", help="With --methods: compare also where protocol facts differ, and name them."
         ),
     ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            help="Only cells of which this is true, e.g. batch_size=64, shift=*:fog:*; repeat for all.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Compare methods, or two run folders, on the images that both saw: effects with intervals and paired tests.
@@ -40,12 +47,15 @@ def compare(
     from tta_bench.reports.compare import compare as build
     from tta_bench.reports.compare import print_comparison
     from tta_bench.reports.load import load_cells
+    from tta_bench.reports.select import parse_where
     from tta_bench.reports.text import report_console
     from tta_bench.reports.versus import compare_methods
 
     if methods or baseline:
+        asked = parse_where(where or ())
+        cells = [one for one in load_cells(runs) if asked.of_stored(one)]
         found = compare_methods(
-            load_cells(runs), split_names(methods or ()), baseline, allow_mixed=allow_mixed, seed=seed
+            cells, split_names(methods or ()), baseline, allow_mixed=allow_mixed, seed=seed
         )
     elif len(runs) != 2:
         raise BadInputError(

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tta_bench.spec import Manifest
+from tta_bench.spec import Cell, Manifest
 
 
 class SourceScores(NamedTuple):
@@ -30,6 +30,9 @@ class RowWriter(Protocol):
 
 class RecordStore(Protocol):
     """Where cells are kept, by their content-addressed ids."""
+
+    def plan(self, cells: Sequence[Cell]) -> None:
+        """Note which cells a run is about to compute."""
 
     def rows_done(self, cell: str) -> int:
         """Return how many rows from the cell's start are safe."""

@@ -16,6 +16,7 @@ from tta_bench.reports.columns import COLUMNS, SOURCE, Column, Row, Shown
 from tta_bench.reports.text import Signs, measured, percent, signs
 
 DEMONSTRATION_MARK = "*"
+_STYLES = {"complete": "", "incomplete": "yellow"}
 
 
 _STACK_BELOW = 4  # before columns of a lower rank go, model, dataset and shift move under the method
@@ -74,6 +75,39 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(Text(line, style="dim"))
 
 
+class Content(NamedTuple):
+    """What a table says, apart from any layout.
+
+    Attributes:
+        shared: What all rows share.
+        titles: Of the columns.
+        numbers: Whether each column holds numbers.
+        cells: The texts of each row.
+        notes: What a reader needs to know besides.
+    """
+
+    shared: str
+    titles: list[str]
+    numbers: list[bool]
+    cells: list[list[str]]
+    notes: list[str]
+
+
+def table_content(rows: Sequence[Row]) -> Content:
+    """Return what `print_table` shows where there is room for all of it."""
+    if not rows:
+        return Content("", [], [], [], ["No finished cell to report."])
+    columns, shared = _shared(rows)
+    sign = Signs("±", "–")
+    return Content(
+        shared,
+        [column.title for column in columns],
+        [not column.shown.wraps for column in columns],
+        [[column.text(row, sign) for column in columns] for row in rows],
+        _footer(rows, []),
+    )
+
+
 def _method(row: Row, _: Signs) -> str:
     return f"{row.method} ({row.variant.replace(',', ', ')})" if row.variant else row.method
 
@@ -86,8 +120,12 @@ def _shift(row: Row, _: Signs) -> str:
     return "" if row.shifts == row.dataset else row.shifts
 
 
+def _cells(row: Row, _: Signs) -> str:
+    return f"{row.cells} of {row.planned}" if row.status == "incomplete" else ""
+
+
 def _accuracy(row: Row, sign: Signs) -> str:
-    if row.status != "complete":
+    if row.accuracy is None:
         return row.status
     return percent(row.accuracy, row.accuracy_low, row.accuracy_high, sign, signed=False)
 
@@ -104,7 +142,8 @@ def _clock(row: Row, sign: Signs) -> str:
 
 
 _TEXTS: dict[str, Callable[[Row, Signs], str]] = {
-    "method": _method, "model": _model, "shifts": _shift, "accuracy": _accuracy, "gain": _gain, "ms_p50": _clock,
+    "method": _method, "model": _model, "shifts": _shift, "cells": _cells, "accuracy": _accuracy,
+    "gain": _gain, "ms_p50": _clock,
 }  # fmt: skip
 
 
@@ -186,7 +225,7 @@ def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
         )
     for row in rows:
         cells = (Text(_cell(column, row, sign, layout)) for column in layout.columns)
-        table.add_row(*cells, style="" if row.status == "complete" else "red")
+        table.add_row(*cells, style=_STYLES.get(row.status, "red"))
     return table
 
 
@@ -198,6 +237,8 @@ def _footer(rows: Sequence[Row], left_out: Sequence[_Shown]) -> list[str]:
         lines.append("ms/image is batch time divided by batch size; latency is batch size 1.")
     if {row.sees for row in rows} == {"image", "batch"}:
         lines.append("Do not rank methods that see a batch against methods that see one image.")
+    if any(row.status == "incomplete" for row in rows):
+        lines.append("Rows without all their cells are incomplete: do not rank them against the others.")
     if any(row.demonstration for row in rows):
         lines.append(
             f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs."
