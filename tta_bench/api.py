@@ -23,6 +23,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tta_bench.config import effective_config
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.images.own import own_dataset
 from tta_bench.engine.live import Live
@@ -101,11 +102,12 @@ def evaluate(methods: Any = (), datasets: Any = (), *, suite: str = "", **option
     request = make_request(values, use)
     objects = Objects(live, request.workers)
     cells = plan(request, live)
+    config = "" if live.entries else effective_config(request, controls)
     console = report_console()
     if not (console.is_terminal or console.is_jupyter):
-        return run_cells(cells, controls, objects=objects).results
+        return run_cells(cells, controls, objects=objects, config=config).results
     with ConsoleReporter(console, len(cells)) as reporter:
-        return run_cells(cells, controls, objects=objects, reporter=reporter).results
+        return run_cells(cells, controls, objects=objects, reporter=reporter, config=config).results
 
 
 evaluate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
