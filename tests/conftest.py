@@ -3,6 +3,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -37,3 +38,26 @@ def real_data():
     if not folder:
         pytest.skip("TTA_BENCH_TEST_DATA does not name a folder of real data")
     return Path(folder)
+
+
+class Done(NamedTuple):
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tta_bench(monkeypatch, capsys):
+    """Return a function that runs ``tta-bench`` with arguments in this process, as its console script would."""
+    from tta_bench.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["tta-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return Done(stopped.value.code or 0, captured.out, captured.err)
+
+    return run

@@ -23,6 +23,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tta_bench.config import effective_config
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.images.own import own_dataset
 from tta_bench.engine.live import Live
@@ -101,11 +102,12 @@ def evaluate(methods: Any = (), datasets: Any = (), *, suite: str = "", **option
     request = make_request(values, use)
     objects = Objects(live, request.workers)
     cells = plan(request, live)
+    config = "" if live.entries else effective_config(request, controls)
     console = report_console()
     if not (console.is_terminal or console.is_jupyter):
-        return run_cells(cells, controls, objects=objects).results
+        return run_cells(cells, controls, objects=objects, config=config).results
     with ConsoleReporter(console, len(cells)) as reporter:
-        return run_cells(cells, controls, objects=objects, reporter=reporter).results
+        return run_cells(cells, controls, objects=objects, reporter=reporter, config=config).results
 
 
 evaluate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -134,6 +136,7 @@ def run_cells(
     *,
     objects: Objects | None = None,
     reporter: Reporter | None = None,
+    config: str = "",
 ) -> Ran:
     """Run planned cells into a run folder, and write its ``leaderboard.csv``.
 
@@ -142,13 +145,14 @@ def run_cells(
         controls: Where and how.
         objects: The objects that the names of cells stand for; those of this process are known to it.
         reporter: Shown the progress.
+        config: The options that the cells come from, as YAML, to be kept beside the plan.
 
     Raises:
         TTABenchError: Before anything is computed, if a cell cannot run here.
     """
     controls = controls or Controls()
     store = Store(controls.output).open(create=True)
-    sink = Sink(store)
+    sink = Sink(store, config)
     session = Session(
         sink,
         reporter or Silent(),
@@ -158,8 +162,12 @@ def run_cells(
         retime=sink.retime if controls.remeasure else None,
         probe_memory=controls.memory,
     )
-    ended = tuple(session.run(cells))
     folder = controls.output.rstrip("/") or controls.output
+    try:
+        ended = tuple(session.run(cells))
+    except KeyboardInterrupt:
+        write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
+        raise
     write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
     return Ran(ended, Results((controls.output,), tuple(dict.fromkeys(one.cell for one in ended))))
 

@@ -163,7 +163,7 @@ def create_method(
     for key, value in (values or {}).items():
         if key not in fields:
             raise unknown_hyperparameter(name, key, fields)
-        chosen[key] = _parsed(name, key, hints[key], value)
+        chosen[key] = _parsed(name, key, hints[key], value, default_of(fields[key]))
     try:
         return cls(**chosen)
     except ValueError as error:
@@ -201,7 +201,7 @@ def unknown_hyperparameter(method: str, key: str, known: Iterable[str]) -> BadIn
     )
 
 
-def _parsed(method: str, key: str, hint: Any, value: Any) -> Any:
+def _parsed(method: str, key: str, hint: Any, value: Any, default: Any) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(hint)
     problems = []
     for candidate in _readings(value):
@@ -210,7 +210,24 @@ def _parsed(method: str, key: str, hint: Any, value: Any) -> Any:
         except ValidationError as error:
             problems.append(error.errors()[0]["msg"])
     problem = problems[0][0].lower() + problems[0][1:]
-    raise BadInputError(f"hyper-parameter {key} of {method}: {problem}, got {value!r}")
+    form = f"{key}={written(default)}" if default is not dataclasses.MISSING else f"{key}=VALUE"
+    raise BadInputError(
+        f"hyper-parameter {key} of {method}: {problem}, got {value!r}; write it as {form}, which is the default"
+    )
+
+
+def written(value: Any) -> str:
+    """Return a hyper-parameter as settings take it: ``none``, ``true``, ``a,b`` for a tuple, JSON for nested ones."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        flat = [written(one) for one in value]
+        plain = len(flat) > 0 and not any(
+            isinstance(one, tuple | list | Mapping) or "," in text or not text
+            for one, text in zip(value, flat, strict=True)
+        )
+        return ",".join(flat) if plain and not flat[0].startswith(("[", "{")) else json.dumps(value)
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
 def _readings(value: Any) -> Iterator[Any]:
@@ -232,12 +249,17 @@ def as_dict(method: Method) -> dict[str, Any]:
     return dataclasses.asdict(method)  # type: ignore[call-overload, no-any-return]
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a hyper-parameter."""
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
 def variant(method: Method) -> str:
     """Return what differs from the method's defaults, as ``key=value,...`` in order of the names."""
     differing = []
     for field in dataclasses.fields(method):  # type: ignore[arg-type]
         value = getattr(method, field.name)
-        default = field.default_factory() if callable(field.default_factory) else field.default
+        default = default_of(field)
         if value != default:
             differing.append(f"{field.name}={_short(value)}")
     return ",".join(sorted(differing))

@@ -15,8 +15,8 @@ from tta_bench.spec.options import options_of
 def test_every_declared_option_is_a_flag_of_run_and_a_key_of_a_file(tta_bench, tmp_path):
     shown = tta_bench("run", "--help").out
     declared = {**options_of(Request), **options_of(Controls)}
-    assert set(inspect.signature(run).parameters) == {name for name in declared if name != "presets"} | {
-        "config", "suite", "flops", "dry_run",
+    assert set(inspect.signature(run).parameters) == {name for name in declared if name != "preset"} | {
+        "config", "suite", "flops", "dry_run", "print_config",
     }  # fmt: skip
     for one in declared.values():
         if one.flag:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from tta_bench.errors import BadInputError
-from tta_bench.metrics.paired import bootstrap_mean, holm, mcnemar
+from tta_bench.metrics.paired import bootstrap_mean, holm, mcnemar, sign_flip
 
 
 def columns(both, only_first, only_second, neither):
@@ -89,3 +91,24 @@ def test_a_bootstrap_agrees_with_scipy():
 def test_no_image_is_refused():
     with pytest.raises(BadInputError, match="at least one image"):
         bootstrap_mean(np.array([]))
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60))
+def test_sign_flip_of_single_answers_is_mcnemar(changes):
+    changes = np.array(changes)
+    first, second = changes < 0, changes > 0
+    assert sign_flip(changes) == pytest.approx(mcnemar(first, second).p, abs=1e-12)
+
+
+@given(st.lists(st.sampled_from([k / 6 for k in range(-6, 7)]), min_size=1, max_size=9))
+def test_sign_flip_counts_all_flips(changes):
+    changes = np.array(changes)
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(changes))))
+    sums, observed = np.rint(6 * np.abs(signs @ changes)), np.rint(6 * abs(changes.sum()))
+    expected = np.mean(sums > observed) + np.mean(sums == observed) / (2 if observed else 1)
+    assert sign_flip(changes) == pytest.approx(expected, abs=1e-9)
+
+
+def test_sign_flip_of_many_images_stays_exact_and_positive():
+    assert 0 < sign_flip(np.full(3000, 1 / 15)) < 1e-9
+    assert sign_flip(np.zeros(5)) == 1.0

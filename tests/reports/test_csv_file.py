@@ -121,7 +121,7 @@ def test_a_wrong_value_is_named_with_its_row_and_column(board, name, value, word
 def test_missing_extra_and_reordered_columns_are_named(board):
     text = board.read_text()
     for change, words in (
-        (lambda t: t.replace("accuracy,", "", 1), "column 9 should be 'accuracy', got 'accuracy_low'"),
+        (lambda t: t.replace("accuracy,", "", 1), "column 11 should be 'accuracy', got 'accuracy_low'"),
         (lambda t: t.replace("mixed\n", "mixed,more\n", 1), "column 'more'"),
         (lambda _: "", "column 1 should be 'method', got 'nothing'"),
         (lambda t: t + "a,b\n", "row 3, column (all): expected"),

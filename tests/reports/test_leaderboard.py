@@ -157,6 +157,7 @@ def test_a_row_says_that_its_features_were_cached_and_how_often_labels_were_look
 
 
 @pytest.mark.parametrize("by", ["dataset", "shift"])
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
     folders = set()
     for index, (method, shift) in enumerate(itertools.product(("tent", "source", "zero"), (FOG, SNOW))):
@@ -183,6 +184,7 @@ def test_folders_in_any_order_give_the_same_bytes(cell, tmp_path, by):
     assert len(written) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_a_cell_in_two_folders_counts_once_and_must_agree(cell):
     folders = [cell("a", folder=name) for name in ("one", "two")]
     assert leaderboard(folders) == leaderboard(folders[:1]) == leaderboard([folders[0], folders[0]])
@@ -193,6 +195,7 @@ def test_a_cell_in_two_folders_counts_once_and_must_agree(cell):
     assert bad in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.* in both:tta_bench.errors.Caution")
 def test_a_finished_copy_wins_over_an_unfinished_one(cell, make, tmp_path):
     done = cell("a")
     other = Store(tmp_path / "other").open(create=True)

@@ -31,7 +31,7 @@ def _describe_method(console: Console, method: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tta_bench.hyperparameters import create_method
+    from tta_bench.hyperparameters import create_method, written
     from tta_bench.reports.method_text import read_docstring
 
     made = create_method(method)
@@ -57,11 +57,11 @@ def _describe_method(console: Console, method: str) -> None:
         for field in fields:
             value = getattr(made, field.name)
             meaning = text.attributes.get(field.name, str(field.type)).replace("``", "")
-            table.add_row(field.name, str(value), meaning)
+            table.add_row(field.name, written(value), meaning)
         console.print(table)
     for name, values in made.presets.items():
-        listed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
-        console.print(Text.assemble("preset ", (name, "cyan"), f": {listed}"))
+        listed = ", ".join(f"{key}={written(value)}" for key, value in values.items())
+        console.print(Text.assemble("preset ", (name, "cyan"), f": {listed or 'the defaults'}"))
 
 
 def _facts(name: str, method: object) -> list[tuple[str, str]]:

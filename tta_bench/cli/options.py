@@ -22,30 +22,29 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag for every declared option, before those that it declares itself.
 
     Args:
-        command: Takes the options that were typed by name, the `Controls`, and its own options.
+        command: Takes the options of requests and of controls that were typed, by name, and its own options.
     """
 
     @wraps(command)
     def run(**values: Any) -> None:
-        given = {name: values.pop(name) for name in REQUEST if name in values}
-        controls = Controls(**{name: values.pop(name) for name in CONTROLS})
-        command({name: value for name, value in given.items() if value is not None}, controls, **values)
+        given = {name: values.pop(name) for name in [*REQUEST, *CONTROLS] if name in values}
+        command({name: value for name, value in given.items() if value is not None}, **values)
 
-    declared = [_parameter(one, None) for one in REQUEST.values() if one.flag]
-    declared += [_parameter(one, one.default) for one in CONTROLS.values() if one.flag]
+    declared = [_parameter(one) for one in [*REQUEST.values(), *CONTROLS.values()] if one.flag]
     signature = inspect.signature(command, eval_str=True)
-    own = [one.replace(kind=one.KEYWORD_ONLY) for one in list(signature.parameters.values())[2:]]
+    own = [one.replace(kind=one.KEYWORD_ONLY) for one in list(signature.parameters.values())[1:]]
     run.__signature__ = inspect.Signature([*declared, *own])  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in [*declared, *own]}
     return run
 
 
-def _parameter(one: Option, default: Any) -> inspect.Parameter:
+def _parameter(one: Option) -> inspect.Parameter:
+    """Return the parameter of an option; what is not typed is None, since a file may give it."""
     kind: Any = str if one.facts.read is not None else one.kind
-    kind = list[kind] if one.many else kind
-    kind = kind | None if default is None else kind
-    annotation: Any = Annotated[kind, typer.Option(one.flag, help=one.facts.help)]
-    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    kind = (list[kind] if one.many or one.by_name else kind) | None
+    shown: Any = one.default if one.name in CONTROLS and isinstance(one.default, str) else False
+    annotation: Any = Annotated[kind, typer.Option(one.flag, help=one.facts.help, show_default=shown)]
+    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def for_terminal(error: TTABenchError) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from tta_bench.cli.ending import exit_code, say_on_stderr
 from tta_bench.cli.options import with_run_options
-from tta_bench.spec import Controls, Request
+from tta_bench.spec import Controls, Request, make_request, merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ FAILED = 1
 @with_run_options
 def run(
     given: dict[str, Any],
-    controls: Controls,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file with these options; the command line wins.")
     ] = None,
@@ -39,18 +38,27 @@ def run(
         bool, typer.Option("--flops", help="Also print the multiply-adds of one image, part by part.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the options in effect as a file for --config, and stop."),
+    ] = False,
 ) -> None:
     """Run methods over datasets, print a table and say where the records are.
 
     Cells that the run folder already holds are not computed again.
     """
+    from tta_bench.config import effective_config
+
+    request, controls = _asked(given, config, suite)
+    if print_config:
+        typer.echo(effective_config(request, controls), nl=False)
+        return
     from tta_bench.cli.flops import print_flops
     from tta_bench.engine.objects import Objects
     from tta_bench.engine.planning import describe_defaults, plan
     from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
 
-    request = _request(given, config, suite)
     console = report_console()
     cells = plan(request)
     say(console, f"tta-bench: {describe_defaults(cells, request)}")
@@ -59,21 +67,25 @@ def run(
             say(console, cell.label)
         return
     objects = Objects(workers=request.workers)
-    ran = _to_the_end(console, cells, controls, objects)
+    ran = _to_the_end(console, cells, request, controls, objects)
     _report(console, controls.output, ran)
     counted = print_flops(console, cells, objects) if flops else True
     if not counted or any(one.status in ("failed", "differs") for one in ran.ended):
         raise typer.Exit(FAILED)
 
 
-def _to_the_end(console: Console, cells: Sequence[Cell], controls: Controls, objects: Objects) -> Ran:
+def _to_the_end(
+    console: Console, cells: Sequence[Cell], request: Request, controls: Controls, objects: Objects
+) -> Ran:
     """Run the cells; say what is left to do where the user interrupts them."""
     from tta_bench.api import run_cells
+    from tta_bench.config import effective_config
     from tta_bench.reports.progress import ConsoleReporter
 
     try:
         with ConsoleReporter(console, len(cells)) as reporter:
-            return run_cells(cells, controls, objects=objects, reporter=reporter)
+            config = effective_config(request, controls)
+            return run_cells(cells, controls, objects=objects, reporter=reporter, config=config)
     except KeyboardInterrupt as error:
         sentence = (
             "tta-bench: interrupted; the same command with --resume continues from here, but starts the cell under "
@@ -83,17 +95,25 @@ def _to_the_end(console: Console, cells: Sequence[Cell], controls: Controls, obj
         raise typer.Exit(exit_code(error)) from None
 
 
-def _request(given: dict[str, Any], config: Path | None, suite: str | None) -> Request:
-    """Return the request: the command line over the file over the suite over the defaults."""
-    from tta_bench.config import read_config
-    from tta_bench.spec import make_request, merged
+def _asked(given: dict[str, Any], config: Path | None, suite: str | None) -> tuple[Request, Controls]:
+    """Return what is asked for: the command line over the file over the suite over the defaults."""
+    from tta_bench.config import SUITE, read_config
+    from tta_bench.spec.options import options_of, read_values
+
+    read = read_config(config) if config else {}
+    suite = read.pop(SUITE, None) if suite is None else suite
+    both = [options_of(Request), options_of(Controls)]
+    of_request, of_controls = (
+        [{k: v for k, v in one.items() if k in kind} for one in (read, given)] for kind in both
+    )
+    controls = Controls(**merged(read_values(Controls, one) for one in of_controls))
+    values = merged(read_values(Request, one) for one in of_request)
+    if suite is None:
+        return make_request(values), controls
     from tta_bench.suites import within
 
-    values = merged([read_config(config) if config else {}, given])
-    if suite is None:
-        return make_request(values)
     values, use = within(suite, values)
-    return make_request(values, use)
+    return make_request(values, use), controls
 
 
 def _report(console: Console, output: str, ran: Ran) -> None:

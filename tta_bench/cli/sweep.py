@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tta_bench.cli.options import with_run_options
-from tta_bench.cli.run import _report, _request, _to_the_end
-from tta_bench.spec import Controls
+from tta_bench.cli.run import _asked, _report, _to_the_end
 
 FAILED = 1
 
@@ -18,7 +17,6 @@ FAILED = 1
 @with_run_options
 def sweep(
     given: dict[str, Any],
-    controls: Controls,
     sample: Annotated[
         int | None, typer.Option("--sample", min=1, help="Random points of the grid; default: all of them.")
     ] = None,
@@ -37,14 +35,14 @@ def sweep(
     from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
 
-    request, console = _request(given, config, None), report_console()
+    (request, controls), console = _asked(given, config, None), report_console()
     planned = plan_sweep(request, sample)
     say(console, f"tta-bench: {planned.points} points, {len(planned.cells)} cells")
     if dry_run:
         for cell in planned.cells:
             say(console, cell.label)
         return
-    ran = _to_the_end(console, planned.cells, controls, Objects(workers=request.workers))
+    ran = _to_the_end(console, planned.cells, request, controls, Objects(workers=request.workers))
     _report(console, controls.output, ran)
     if planned.cells[0].chosen == TUNED:
         say(

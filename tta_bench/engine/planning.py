@@ -119,7 +119,7 @@ def _candidates(request: Request, live: Live) -> list[Candidate]:
             continue
         method = _method(request, name, {key: cls for key, (cls, _) in files.items()})
         plugin = files[name][1] if name in files else None
-        methods.append(Candidate(name, name, method, _preset(request, name), plugin))
+        methods.append(Candidate(name, name, method, request.preset_of(name), plugin))
     _check_owners(request, [one for one in methods if live.find("method", one.token) is None])
     for one in methods:
         if request.precision not in one.method.card.precision:
@@ -140,7 +140,7 @@ def _method(request: Request, name: str, plugins: Mapping[str, type[Method]]) ->
         for key, value in settings_for(name, request.settings).items()
         if key in known or key in owned
     }
-    return create_method(name, values, preset=_preset(request, name), plugins=plugins)
+    return create_method(name, values, preset=request.preset_of(name), plugins=plugins)
 
 
 def _check_owners(request: Request, methods: Sequence[Candidate]) -> None:
@@ -148,7 +148,8 @@ def _check_owners(request: Request, methods: Sequence[Candidate]) -> None:
     names = [one.name for one in methods]
     known = {key for one in methods for key in hyperparameter_names(type(one.method))}
     for owner in request.presets:
-        _check_owner("presets", owner, names)
+        if owner:
+            _check_owner("presets", owner, names)
     for setting in map(parse_setting, request.settings):
         if setting.method:
             _check_owner("settings", setting.method, names)
@@ -160,10 +161,6 @@ def _check_owner(option: str, owner: str, methods: Sequence[str]) -> None:
     if owner not in methods:
         hint = "it must be one of the methods of this run"
         raise UnknownNameError(f"method in {option}", owner, methods, hint, options=(option,))
-
-
-def _preset(request: Request, name: str) -> str:
-    return request.presets.get(name, request.preset)
 
 
 def _datasets(request: Request, live: Live) -> Iterator[tuple[Dataset, tuple[Shift, ...]]]:

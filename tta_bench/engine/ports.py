@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tta_bench.spec import Manifest
+from tta_bench.spec import Cell, Manifest
 
 
 class SourceScores(NamedTuple):
@@ -37,6 +37,9 @@ It returns how many predictions differ from those that are kept, and writes noth
 
 class RecordStore(Protocol):
     """Where cells are kept, by their content-addressed ids."""
+
+    def plan(self, cells: Sequence[Cell]) -> None:
+        """Note which cells a run is about to compute."""
 
     def rows_done(self, cell: str) -> int:
         """Return how many rows from the cell's start are safe."""

@@ -111,6 +111,7 @@ class Session:
         with torch_settings():
             self._check(cells)
             self._passes = Passes(self.objects, cells)
+            self.store.plan(cells)
             return [self._alone(cell) for cell in cells]
 
     def _alone(self, cell: Cell) -> Ended:

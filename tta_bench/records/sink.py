@@ -15,7 +15,7 @@ from tta_bench.errors import BadInputError
 from tta_bench.records.health import usable
 from tta_bench.records.store import FLUSH_SECONDS, Store
 from tta_bench.records.writer import CellWriter
-from tta_bench.spec import Manifest
+from tta_bench.spec import Cell, Manifest
 
 VARIABLE = "TTA_BENCH_FLUSH_SECONDS"
 
@@ -24,11 +24,19 @@ class Sink:
     """Keep the cells of a run in a store; satisfies `tta_bench.engine.ports.RecordStore`.
 
     The environment variable ``TTA_BENCH_FLUSH_SECONDS`` says how often rows are made safe; default: 5.
+
+    Args:
+        store: The store.
+        config: The options of the run as YAML, to be kept beside its plan.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, config: str = "") -> None:
+        self._store, self._config = store, config
         self._flush_seconds = _flush_seconds(os.environ.get(VARIABLE, str(FLUSH_SECONDS)))
+
+    def plan(self, cells: Sequence[Cell]) -> None:
+        """Note which cells the run is about to compute."""
+        self._store.put_plan(cells, self._config)
 
     def rows_done(self, cell: str) -> int:
         """Return how many rows from the cell's start are safe."""

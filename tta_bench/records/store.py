@@ -8,6 +8,8 @@ Layout::
     <url>/cells/<cell>/owner.json           the process that writes it, while it runs
     <url>/cells/<cell>/part-00000.parquet   records while running
     <url>/cells/<cell>/records.parquet      records once finished
+    <url>/plans/<plan>.json                 the cells that a run was asked for
+    <url>/plans/<plan>.yaml                 the options that it came from
     <url>/scores/<key>.parquet              source scores shared by the cells
 """
 
@@ -28,9 +30,11 @@ from tta_bench.records.files import Files
 from tta_bench.records.measures import different_predictions, measured_table, with_measures
 from tta_bench.records.owner import OWNER, refuse_other
 from tta_bench.records.parts import RECORDS, intact_parts, part_names
+from tta_bench.records.plans import StoredPlan, put_plan, read_plans
 from tta_bench.records.process import TEMPORARY
 from tta_bench.records.schema import ADDED, RECORD_SCHEMA
 from tta_bench.records.writer import CellWriter
+from tta_bench.spec import Cell
 from tta_bench.spec.manifest import (
     SCHEMA_VERSION,
     Manifest,
@@ -86,7 +90,7 @@ class Store:
             name = PROBE if marked else MARKER  # a probe: an old folder may be read-only by now
             self._files.write(name, (json.dumps(content) + "\n").encode())
             self._files.remove(PROBE)
-            for folder in ("", "scores", *(_folder(cell) for cell in self.cells())):
+            for folder in ("", "scores", "plans", *(_folder(cell) for cell in self.cells())):
                 self._files.remove_abandoned(folder)
         elif not marked:
             raise StoreError(
@@ -267,6 +271,14 @@ class Store:
             self._files.write_table(name, with_measures(old, new))
             self.write_manifest(replace(manifest, records_sha256=self._files.sha256(name) or ""))
         return differing
+
+    def put_plan(self, cells: Sequence[Cell], config: str = "") -> str:
+        """Keep the plan of a run, with its options as YAML, and return its name."""
+        return put_plan(self._files, cells, config)
+
+    def plans(self) -> list[StoredPlan]:
+        """Return the plans of all runs into this folder, the oldest first."""
+        return read_plans(self._files)
 
     def scores(self, key: str) -> pa.Table | None:
         """Return a cached table of scores, or None if it is absent or damaged: compute it again."""

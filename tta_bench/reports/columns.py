@@ -151,6 +151,15 @@ class Row:
         "Distinct images. Each counts once, under however many shifts and seeds it appears.",
         shown=Shown("images", rank=7),
     )
+    cells: int | None = _column(
+        "count",
+        "Cells (shifts times seeds) that the row is made from.",
+        since=3,
+        shown=Shown("cells", optional=True),
+    )
+    planned: int | None = _column(
+        "count", "Cells that the plans of the run folders name for the row.", since=3
+    )
     accuracy: float | None = _column(
         "fraction", "Mean over shifts of the accuracy under each.", shown=Shown("accuracy\n%")
     )
@@ -288,9 +297,10 @@ class Row:
     protocol: str = _column("text", "First 8 digits of the hash of the comparable facts of the row's cells.")
     status: str = _column(
         "text",
-        "`complete`, `failed` (an error) or `collapsed` (scores that are not finite). Only complete rows have numbers.",
+        "`complete`, `incomplete` (fewer `cells` than `planned`: not to be ranked), `failed` (an error) or `collapsed` "
+        "(scores that are not finite). The last two have no numbers.",
         required=True,
-        choices=("complete", "failed", "collapsed"),
+        choices=("complete", "incomplete", "failed", "collapsed"),
     )
     demonstration: bool = _column(
         "flag",

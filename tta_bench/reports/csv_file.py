@@ -150,8 +150,8 @@ def _check_row(path: object, number: int, row: Row) -> None:
             raise _wrong(path, number, column.name, "a value", "")
         if column.choices and value not in column.choices:
             raise _wrong(path, number, column.name, " or ".join(column.choices), value)
-    if (row.accuracy is not None) != (row.status == "complete"):
-        raise _wrong(path, number, "accuracy", "a value exactly where status is complete", row.accuracy)
+    if (row.accuracy is not None) != (row.status in ("complete", "incomplete")):
+        raise _wrong(path, number, "accuracy", "a value exactly where status is (in)complete", row.accuracy)
     for names in ascending():
         given = [(name, values[name]) for name in names if values[name] is not None]
         for (_, smaller), (name, larger) in pairwise(given):

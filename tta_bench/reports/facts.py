@@ -92,20 +92,25 @@ def _of_a_part(one: StoredCell) -> dict[str, object]:
 
 
 def conflicts(cells: Sequence[StoredCell], by: By) -> list[Conflict]:
-    """Return every comparable fact in which cells of one table differ, in a stable order."""
+    """Return why cells may not stand in one table: facts that differ, and rows that two cells claim; a stable order."""
+    found = differing(cells, by)
+    found |= set(_crowds(cells, by, {conflict.dataset for conflict in found}))
+    return sorted(found | set(_origins(cells) if by == "dataset" else ()))
+
+
+def differing(cells: Sequence[StoredCell], by: By) -> set[Conflict]:
+    """Return every comparable fact in which cells of one table differ."""
     seen: dict[tuple[str, str, str, str], dict[str, str]] = defaultdict(dict)
     for one in cells:
         place = f"{one.cell.method} in {one.store.url}"
         for dataset, shift, scope, fact, value in _scoped_facts(one, by):
             places = seen[dataset, shift, scope, fact]
             places[value] = min(place, places.get(value, place))
-    found = {
+    return {
         Conflict(dataset, shift, fact, tuple(sorted(values.items())))
         for (dataset, shift, _, fact), values in seen.items()
         if len(values) > 1
     }
-    found |= set(_crowds(cells, by, {conflict.dataset for conflict in found}))
-    return sorted(found | set(_origins(cells) if by == "dataset" else ()))
 
 
 def _origins(cells: Sequence[StoredCell]) -> Iterator[Conflict]:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tta_bench.errors import BadInputError, StoreError
+from tta_bench.errors import BadInputError, Caution, StoreError
 from tta_bench.records.health import sound_manifests
 from tta_bench.records.schema import CLOCK_COLUMNS
 from tta_bench.records.store import Store
@@ -139,7 +140,28 @@ def load_cells(folders: Sequence[str], cells: Collection[str] | None = None) -> 
     missing = sorted(set(cells or ()) - known)
     if missing:
         raise BadInputError(f"cell {missing[0]} should be in {', '.join(folders)} and is not; check its id")
-    return [_one_of(copies) for _, copies in sorted(found.items())]
+    kept = [_one_of(copies) for _, copies in sorted(found.items())]
+    _tell_of_copies(kept, found)
+    return kept
+
+
+def _tell_of_copies(kept: Sequence[StoredCell], found: Mapping[str, Sequence[StoredCell]]) -> None:
+    """Say which of several copies of a cell are used."""
+    dropped: dict[tuple[str, str], list[str]] = {}
+    for one in kept:
+        for other in found[one.manifest.id]:
+            if other.store is not one.store:
+                names = dropped.setdefault((one.store.url, other.store.url), [])
+                names.append(f"{one.cell.label} ({one.manifest.id})")
+    for (used, left_out), names in sorted(dropped.items()):
+        what = "1 cell" if len(names) == 1 else f"{len(names)} cells"
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(
+            f"{what} in both {used} and {left_out}: {names[0]}{more}; each counts once, and those of {used} are used, "
+            "which are complete and began first",
+            Caution,
+            stacklevel=3,
+        )
 
 
 def _one_of(copies: list[StoredCell]) -> StoredCell:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench import registry
 from tta_bench.errors import BadInputError
+from tta_bench.hyperparameters import written
 from tta_bench.parity.status import label, sentence
 from tta_bench.reports.citation import bibtex, reference
 from tta_bench.reports.method_text import MethodText, read_docstring
@@ -176,7 +177,7 @@ def _presets(method: Method) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
+    return written(value) or '""'
 
 
 def _sentence(text: str) -> str:

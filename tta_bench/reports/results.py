@@ -15,11 +15,14 @@ from rich.text import Text
 from tta_bench.records.frame import read_frame
 from tta_bench.records.store import Store
 from tta_bench.reports.columns import NAMES, Row
+from tta_bench.reports.compare import print_comparison
 from tta_bench.reports.facts import By
 from tta_bench.reports.leaderboard import leaderboard
 from tta_bench.reports.load import load_cells
+from tta_bench.reports.pairing import Comparison
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, report_console
+from tta_bench.reports.versus import compare_methods
 from tta_bench.spec import Manifest
 from tta_bench.spec.texts import masked, visible
 
@@ -36,6 +39,51 @@ SHOWN = (
     "peak_mib",
 )
 """Columns of the table in a notebook."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Methods that were compared with a baseline; printed, it is the table of ``tta-bench compare``.
+
+    Attributes:
+        comparison: The facts that differ and the rows.
+    """
+
+    comparison: Comparison
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per method, model and shift, and one over the shifts of a dataset.
+
+        ``effect`` is method minus baseline, with the ends of its 95% interval beside it.
+        """
+        return pd.DataFrame(
+            [
+                {
+                    "method": row.method, "model": row.model, "dataset": row.dataset, "shift": row.shift,
+                    "images": row.common, "baseline_accuracy": row.accuracy_first, "accuracy": row.accuracy_second,
+                    "effect": row.difference.value, "effect_low": row.difference.low,
+                    "effect_high": row.difference.high, "p": row.p, "p_holm": row.p_holm,
+                }
+                for row in self.comparison.rows
+            ]
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        """Return the table as plain text."""
+        return self._told(PLAIN_WIDTH)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Show the table, as wide as there is room."""
+        yield Text(self._told(options.max_width))
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return str(self.frame().to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0))
+
+    def _told(self, width: int) -> str:
+        file = io.StringIO()
+        print_comparison(self.comparison, report_console(file, width))
+        return file.getvalue().rstrip()
 
 
 @dataclass(frozen=True)
@@ -79,6 +127,27 @@ class Results:
         """Return the rows as a table; the columns are those of ``leaderboard.csv``. Arguments as in `rows`."""
         rows = self.rows(by=by, allow_mixed=allow_mixed)
         return _shown(pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(NAMES)))
+
+    def compare(
+        self, *methods: str, baseline: str = "", allow_mixed: bool = False, seed: int = 0
+    ) -> Compared:
+        """Compare methods on the images that both saw: ``compare("mine", "tent")`` is mine minus tent.
+
+        It gives what ``tta-bench compare RUNS --methods mine --baseline tent`` prints.
+
+        Args:
+            methods: Names, or ``NAME[lr=0.01]`` for a variant.
+            baseline: The method that the others are compared with; by default the last one named.
+            allow_mixed: Compare methods whose comparable facts differ instead of refusing them.
+            seed: Seed of the bootstrap.
+
+        Raises:
+            BadInputError: If a method is not here, or two share no model, shift, seed or image.
+            MixedProtocolError: If their comparable facts differ.
+        """
+        others, last = (methods, baseline) if baseline else (methods[:-1], "".join(methods[-1:]))
+        cells = load_cells(self.folders, self.ids)
+        return Compared(compare_methods(cells, others, last, allow_mixed=allow_mixed, seed=seed))
 
     def failed(self) -> dict[str, str]:
         """Return the last line of the traceback of each cell that failed, by its label."""

@@ -21,6 +21,8 @@ from tta_bench.spec.texts import visible
 
 DEMONSTRATION_MARK = "*"
 NOISY_MARK = "~"
+_STYLES = {"complete": "", "incomplete": "yellow"}
+
 
 _STACK_BELOW = 4  # before columns of a lower rank go, model, dataset and shift move under the method
 _NAMES = ("model", "dataset", "shifts")
@@ -87,6 +89,40 @@ def _lettered(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     return [replace(row, machine=letters.get(row.machine, "")) for row in rows], told
 
 
+class Content(NamedTuple):
+    """What a table says, apart from any layout.
+
+    Attributes:
+        shared: What all rows share.
+        titles: Of the columns.
+        numbers: Whether each column holds numbers.
+        cells: The texts of each row.
+        notes: What a reader needs to know besides.
+    """
+
+    shared: str
+    titles: list[str]
+    numbers: list[bool]
+    cells: list[list[str]]
+    notes: list[str]
+
+
+def table_content(rows: Sequence[Row]) -> Content:
+    """Return what `print_table` shows where there is room for all of it."""
+    if not rows:
+        return Content("", [], [], [], ["No finished cell to report."])
+    rows, machines = _lettered(rows)
+    columns, shared = _shared(rows)
+    sign = Signs("±", "–")
+    return Content(
+        shared,
+        [column.title for column in columns],
+        [not column.shown.wraps for column in columns],
+        [[column.text(row, sign) for column in columns] for row in rows],
+        _footer(rows, machines, []),
+    )
+
+
 def _method(row: Row, _: Signs) -> str:
     return f"{row.method} ({row.variant.replace(',', ', ')})" if row.variant else row.method
 
@@ -100,8 +136,12 @@ def _shift(row: Row, _: Signs) -> str:
     return "" if row.shifts == row.dataset else row.shifts
 
 
+def _cells(row: Row, _: Signs) -> str:
+    return f"{row.cells} of {row.planned}" if row.status == "incomplete" else ""
+
+
 def _accuracy(row: Row, sign: Signs) -> str:
-    if row.status != "complete":
+    if row.accuracy is None:
         return row.status
     return percent(row.accuracy, row.accuracy_low, row.accuracy_high, sign, signed=False)
 
@@ -119,7 +159,8 @@ def _clock(row: Row, sign: Signs) -> str:
 
 
 _TEXTS: dict[str, Callable[[Row, Signs], str]] = {
-    "method": _method, "model": _model, "shifts": _shift, "accuracy": _accuracy, "gain": _gain, "ms_p50": _clock,
+    "method": _method, "model": _model, "shifts": _shift, "cells": _cells, "accuracy": _accuracy,
+    "gain": _gain, "ms_p50": _clock,
 }  # fmt: skip
 
 
@@ -201,37 +242,48 @@ def _table(layout: _Layout, rows: Sequence[Row], sign: Signs) -> Table:
         )
     for row in rows:
         cells = (Text(_cell(column, row, sign, layout)) for column in layout.columns)
-        table.add_row(*cells, style="" if row.status == "complete" else "red")
+        table.add_row(*cells, style=_STYLES.get(row.status, "red"))
     return table
 
 
 def _footer(rows: Sequence[Row], machines: Sequence[str], left_out: Sequence[_Shown]) -> list[str]:
-    lines = []
-    if any(row.accuracy is not None for row in rows):
-        lines.append("Intervals are 95%; vs source and vs teacher are points on the same images.")
-    if any(row.ms_p50 is not None and (row.batch_size or 1) > 1 for row in rows):
-        lines.append("ms/image is batch time divided by batch size; latency is batch size 1.")
-    if any(row.noisy and row.ms_p50 is not None for row in rows):
-        lines.append(
-            f"{NOISY_MARK} other work kept the machine busy: these times are too long; --remeasure times them again."
-        )
-    if machines:
-        lines.append(f"Times and memory compare within one machine only ({'; '.join(machines)}).")
-    if {row.sees for row in rows} == {"image", "batch"}:
-        lines.append("Do not rank methods that see a batch against methods that see one image.")
-    if any(row.demonstration for row in rows):
-        lines.append(
-            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs."
-        )
-    partial = sorted({row.dataset for row in rows if INCOMPLETE in row.origin})
-    if partial:
-        lines.append(
-            f"Images of {', '.join(partial)} are missing: its rows are not those of the whole set; `origin` in the CSV "
-            "says how many there are."
-        )
-    if any(row.mixed for row in rows):
-        lines.append("Mixed protocols: comparable facts differ between rows; do not rank them.")
-    if left_out:
-        names = ", ".join(column.title for column in left_out)
-        lines.append(f"Left out at this width: {names}.")
-    return lines
+    timed = [row for row in rows if row.ms_p50 is not None]
+    partial = ", ".join(sorted({row.dataset for row in rows if INCOMPLETE in row.origin}))
+    lines = (
+        (
+            any(row.accuracy is not None for row in rows),
+            "Intervals are 95%; vs source and vs teacher are points on the same images.",
+        ),
+        (
+            any((row.batch_size or 1) > 1 for row in timed),
+            "ms/image is batch time divided by batch size; latency is batch size 1.",
+        ),
+        (
+            any(row.noisy for row in timed),
+            f"{NOISY_MARK} other work kept the machine busy: these times are too long; --remeasure times them again.",
+        ),
+        (machines, f"Times and memory compare within one machine only ({'; '.join(machines)})."),
+        (
+            {row.sees for row in rows} == {"image", "batch"},
+            "Do not rank methods that see a batch against methods that see one image.",
+        ),
+        (
+            any(row.status == "incomplete" for row in rows),
+            "Rows without all their cells are incomplete: do not rank them against the others.",
+        ),
+        (
+            any(row.demonstration for row in rows),
+            f"{DEMONSTRATION_MARK} demonstration: PocketScenes or random weights; says nothing about photographs.",
+        ),
+        (
+            partial,
+            f"Images of {partial} are missing: its rows are not those of the whole set; `origin` in the CSV says how "
+            "many there are.",
+        ),
+        (
+            any(row.mixed for row in rows),
+            "Mixed protocols: comparable facts differ between rows; do not rank them.",
+        ),
+        (left_out, f"Left out at this width: {', '.join(column.title for column in left_out)}."),
+    )
+    return [line for applies, line in lines if applies]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -34,6 +34,9 @@ class Kept:
         self.manifests: list[Manifest] = []
         self.rows: list[list[dict[str, Any]]] = []
         self._scores: dict[str, SourceScores] = {}
+
+    def plan(self, cells: Sequence[Planned]) -> None:
+        """Keep no plan."""
 
     def rows_done(self, cell: str) -> int:
         """Return 0: nothing was begun before."""

@@ -55,6 +55,38 @@ def read_severities(given: Any) -> Any:
     return tuple(wrong) or parse_severities([str(one) for one in several])
 
 
+MOST_SEEDS = 10_000
+"""In one range; more is a slip of the pen."""
+
+
+def read_seeds(given: Any) -> Any:
+    """Return seeds as numbers where some are texts such as ``0-4`` or ``0,2``.
+
+    Raises:
+        BadInputError: For a text that is no such range.
+    """
+    several = given if isinstance(given, list | tuple | set | range) else (given,)
+    seeds: list[Any] = []
+    for one in several:
+        seeds += _seeds(one) if isinstance(one, str) else [one]
+    return tuple(dict.fromkeys(seeds)) if all(type(one) is int for one in seeds) else tuple(seeds)
+
+
+def _seeds(text: str) -> list[int]:
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        ends = (first, last) if dash else (first, first)
+        if not all(end.isdecimal() and end.isascii() for end in ends) or int(ends[0]) > int(ends[-1]):
+            raise BadInputError(f"seeds must be like 0, 0-4 or 0,2, got {text!r}", options=("seeds",))
+        if int(ends[1]) - int(ends[0]) >= MOST_SEEDS:
+            raise BadInputError(
+                f"seeds must be at most {MOST_SEEDS} in one range, got {text!r}", options=("seeds",)
+            )
+        found += range(int(ends[0]), int(ends[1]) + 1)
+    return found
+
+
 def parse_severities(texts: Sequence[str]) -> tuple[int, ...]:
     """Return the severities that texts such as ``5``, ``1-5`` or ``1,3`` stand for, in ascending order."""
     named: set[int] = set()

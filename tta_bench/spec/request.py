@@ -11,8 +11,8 @@ from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.spec.class_files import read_class_map, read_class_names
 from tta_bench.spec.model_options import INTERPOLATIONS, ModelOptions, read_numbers, read_size
 from tta_bench.spec.options import option, options_of, read_values
-from tta_bench.spec.ranges import WORST, limit_to_subset, read_severities, subset_size
-from tta_bench.spec.settings import parse_setting, read_settings
+from tta_bench.spec.ranges import WORST, limit_to_subset, read_seeds, read_severities, subset_size
+from tta_bench.spec.settings import parse_setting, read_presets, read_settings
 
 RESETS = ("image", "batch", "shift", "never")
 SCENARIOS = ("iid", "sequence")
@@ -73,8 +73,8 @@ class Request:
     subset: str = option("", "full, first-N, seeded-N or robustbench-5k; default: the dataset's own.")
     batch_size: int | None = option(None, "Images per step.", least=1)
     seeds: tuple[int, ...] = option(
-        (0,), "Seed of order, draws and random weights; repeat for several.", flag="--seed", least=0, below=2**63,
-        needed="must name at least one; leave it out for 0",
+        (0,), "Seed of order, draws and random weights, also 0-4 or 0,2; default 0.", flag="--seed", least=0,
+        below=2**63, read=read_seeds, needed="must name at least one; leave it out for 0",
     )  # fmt: skip
     data_seed: int = option(0, "Seed of the corruptions' random numbers.", least=0, below=2**63)
     scenario: str | None = option(
@@ -87,8 +87,11 @@ class Request:
     settings: tuple[str, ...] = option(
         (), "Hyper-parameter, lr=1e-4 or tent.lr=1e-4; repeat for several.", flag="--set", read=read_settings
     )
-    preset: str = option("", "Named hyper-parameters of the literature.")
-    presets: Mapping[str, str] = option({}, "Presets of single methods, by method.", flag=None)
+    preset: str = option("", "Named hyper-parameters of the literature, for all methods.", flag=None)
+    presets: Mapping[str, str] = option(
+        {}, "Named hyper-parameters of the literature, NAME, or METHOD=NAME for one method; repeat for several.",
+        flag="--preset", read=read_presets,
+    )  # fmt: skip
     chosen: str = option(
         "published", "How hyper-parameters were chosen: published, held-out, tuned-on-test.", choices=CHOSEN
     )
@@ -174,6 +177,10 @@ class Request:
     def chosen_subset(self) -> str:
         """Return the subset that was asked for, also by a limit; empty: the dataset's default."""
         return self.subset if self.limit is None else limit_to_subset(self.limit)
+
+    def preset_of(self, method: str) -> str:
+        """Return the preset of a method: its own, or that of all; empty: none."""
+        return self.presets.get(method, self.presets.get("", self.preset))
 
     @property
     def model_options(self) -> ModelOptions:

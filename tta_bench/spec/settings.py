@@ -43,6 +43,32 @@ def read_settings(given: Any) -> Any:
     return [f"{key}={value}" for key, value in given.items()] if isinstance(given, Mapping) else given
 
 
+def read_presets(given: Any) -> Any:
+    """Return presets by method where they are given as texts, ``tent=imagenet-c``; the empty name is for all methods.
+
+    Raises:
+        BadInputError: If two are given for the same methods.
+    """
+    texts = (given,) if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return given
+    found: dict[str, str] = {}
+    for text in texts:
+        method, equals, name = text.partition("=") if "=" in text else ("", "", text)
+        if equals and not (method and name):
+            raise BadInputError(
+                f"presets must be like imagenet-c or tent=imagenet-c, got {text!r}", options=("presets",)
+            )
+        if found.get(method, name) != name:
+            raise BadInputError(
+                f"presets should name one for {method or 'all methods'}, got {found[method]} and {name}; write "
+                "METHOD=NAME for each method",
+                options=("presets",),
+            )
+        found[method] = name
+    return found
+
+
 def settings_for(method: str, settings: Iterable[str]) -> dict[str, str]:
     """Return the hyper-parameters that are meant for one method, by name; a later one wins."""
     parsed = (parse_setting(text) for text in settings)

@@ -45,7 +45,9 @@ class Suite:
         options = dict(self.options)
         if methods is None:
             return options
-        presets = {name: preset for name, preset in options.get("presets", {}).items() if name in methods}
+        presets = {
+            name: preset for name, preset in options.get("presets", {}).items() if name in ("", *methods)
+        }
         settings = [one for one in options.get("settings", ()) if parse_setting(one).method in ("", *methods)]
         return {**options, "presets": presets, "settings": tuple(settings)}
 
