@@ -125,7 +125,7 @@ DAMAGES = {
     "manifest gone": lambda folder: (folder / "manifest.json").unlink(),
     "manifest of text": lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
     "manifest of bad types": lambda folder: (folder / "manifest.json").write_text(
-        '{"schema_version": 2, "id": 3}'
+        '{"schema_version": 3, "id": 3}'
     ),
 }
 

@@ -69,7 +69,7 @@ def changed(**facts):
         (b"{}", ["m.json", "schema_version", "None"]),
         (b'{"schema_version": true}', ["schema_version", "True"]),
         (b'{"schema_version": 0}', ["schema_version", "0"]),
-        (b'{"schema_version": 2}', ["m.json", "id is required", "run the same command again"]),
+        (b'{"schema_version": 3}', ["m.json", "id is required", "run the same command again"]),
         (changed(status="odd"), ["status must be running, complete", "got 'odd'"]),
         (changed(protocol={}), ["protocol.class_list is required"]),
         (changed(images="many"), ["images must be a whole number, got str"]),
@@ -97,7 +97,7 @@ def test_a_newer_schema_is_refused_with_the_way_out():
 def test_an_old_run_folder_is_refused_in_one_sentence_that_says_what_to_do(tmp_path, create):
     (tmp_path / "tta-bench.json").write_text('{"schema_version": 1, "tool": "tta-bench"}', encoding="utf-8")
     with pytest.raises(
-        StoreError, match=r"older tta-bench \(schema 1, this one reads 2\).* new folder with output="
+        StoreError, match=r"older tta-bench \(schema 1, this one reads 3\).* new folder with output="
     ):
         Store(str(tmp_path)).open(create=create)
 

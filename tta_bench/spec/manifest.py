@@ -14,7 +14,7 @@ from tta_bench.spec.plain import NotPlainError, from_plain, to_plain
 from tta_bench.spec.protocol import Protocol
 from tta_bench.spec.texts import masked
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of records and manifests together; raised whenever a column or a fact changes its meaning."""
 
 MOST_WAITING, MOST_LOAD = 0.05, 1.25
