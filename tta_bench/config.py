@@ -99,14 +99,15 @@ def write_config(values: Mapping[str, Any], suite: str = "") -> str:
     content: dict[str, Any] = {SUITE: suite} if suite else {}
     for name, one in known.items():
         if values.get(name) not in (None, ""):
-            content[key_of(one)] = _plain(values[name])
+            content[key_of(one)] = _plain(one, values[name])
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as YAML has it; presets as they are typed."""
+def _plain(one: Option, value: Any) -> Any:
+    """Return a value as YAML has it, and as a user would write it."""
+    value = value if one.facts.write is None else one.facts.write(value)
     if isinstance(value, Mapping):
-        return [f"{name}={one}" if name else one for name, one in value.items()]
+        return dict(value)
     return list(value) if isinstance(value, tuple) else value
 
 

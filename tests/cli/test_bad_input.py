@@ -165,7 +165,7 @@ def test_unknown_options_of_a_configuration_are_named(tta_bench, tmp_path):
     path.write_text("methods: [source]\ndatasets: [pocket]\nbatchsize: 4\n")
     done = tta_bench("run", "--config", path)
     assert done.code == 2
-    assert "'batchsize'; did you mean 'batch_size'" in done.err
+    assert "'batchsize'; did you mean 'batch-size'" in done.err
     path.write_text("methods: 3\n")
     assert "option methods in" in tta_bench("run", "--config", path).err
 

@@ -73,9 +73,10 @@ def read_class_map(given: Any) -> Any:
     """
     if isinstance(given, Mapping):
         return {str(key): _output(value) for key, value in given.items()}
-    if not isinstance(given, str | PathLike):
+    alone = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    if not isinstance(alone, str | PathLike):
         return given
-    path = Path(given).expanduser()
+    path = Path(alone).expanduser()
     text = _text(path, "class_map")
     if path.suffix.lower() == ".json":
         content = _json(path, text, "class_map")

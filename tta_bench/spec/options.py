@@ -29,6 +29,7 @@ class Facts:
         below: The values must be below this.
         needed: The sentence that asks for a value where an empty one is refused.
         read: Turns what a user wrote into what the type expects, before it is checked.
+        write: Turns a value back into what a user would write, where that is not the value itself.
     """
 
     help: str
@@ -39,6 +40,7 @@ class Facts:
     below: int | None = None
     needed: str = ""
     read: Callable[[Any], Any] | None = None
+    write: Callable[[Any], Any] | None = None
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:

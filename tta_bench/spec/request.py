@@ -12,7 +12,7 @@ from tta_bench.spec.class_files import read_class_map, read_class_names
 from tta_bench.spec.model_options import INTERPOLATIONS, ModelOptions, read_numbers, read_size
 from tta_bench.spec.options import option, options_of, read_values
 from tta_bench.spec.ranges import WORST, limit_to_subset, read_seeds, read_severities, subset_size
-from tta_bench.spec.settings import parse_setting, read_presets, read_settings
+from tta_bench.spec.settings import parse_setting, read_presets, read_settings, write_presets
 
 RESETS = ("image", "batch", "shift", "never")
 SCENARIOS = ("iid", "sequence")
@@ -90,7 +90,7 @@ class Request:
     preset: str = option("", "Named hyper-parameters of the literature, for all methods.", flag=None)
     presets: Mapping[str, str] = option(
         {}, "Named hyper-parameters of the literature, NAME, or METHOD=NAME for one method; repeat for several.",
-        flag="--preset", read=read_presets,
+        flag="--preset", read=read_presets, write=write_presets,
     )  # fmt: skip
     chosen: str = option(
         "published", "How hyper-parameters were chosen: published, held-out, tuned-on-test.", choices=CHOSEN

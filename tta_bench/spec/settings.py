@@ -69,6 +69,11 @@ def read_presets(given: Any) -> Any:
     return found
 
 
+def write_presets(presets: Mapping[str, str]) -> list[str]:
+    """Return presets by method as texts that `read_presets` reads."""
+    return [f"{method}={name}" if method else name for method, name in presets.items()]
+
+
 def settings_for(method: str, settings: Iterable[str]) -> dict[str, str]:
     """Return the hyper-parameters that are meant for one method, by name; a later one wins."""
     parsed = (parse_setting(text) for text in settings)
