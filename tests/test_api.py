@@ -31,6 +31,7 @@ from tta_bench.errors import (
     UnknownNameError,
 )
 from tta_bench.method import Adapted, Card, Method
+from tta_bench.models import own
 from tta_bench.models.loading import load_model
 from tta_bench.pocket.datasets import POCKET
 from tta_bench.records.frame import read_frame
@@ -353,3 +354,13 @@ def test_the_examples_of_the_interface_run(tmp_path):
     found = doctest.testmod(api, extraglobs={"runs": str(tmp_path)}, optionflags=doctest.ELLIPSIS)
     assert found.attempted >= 6
     assert not found.failed
+
+
+def test_code_of_libraries_is_told_by_their_versions_and_own_code_by_its_hash(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(own, "code_hash", lambda kind: hashed.append(kind) or "hash")
+    tb.model(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+    assert hashed == []
+    tb.model(OwnNet())
+    assert OwnNet in hashed
+    assert not [kind for kind in hashed if kind.__module__.startswith(("torch", "timm"))]

@@ -99,6 +99,19 @@ def test_modules_and_functions_stay_small(path):
             assert lines <= 50, f"{path.name}: {node.name} has {lines} lines"
 
 
+def test_value_objects_are_frozen():
+    """Only what is filled while it is used may change."""
+    changing = {"Live", "Session", "Moments", "Item"}
+    found = set()
+    for path in HARNESS + POCKET + ADAPTERS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+                text = ast.unparse(decorator)
+                if text.startswith("dataclass") and "frozen=True" not in text:
+                    found.add(node.name)
+    assert found == changing
+
+
 def test_the_table_of_the_architecture_is_the_tree():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| \S.* \|$", ARCHITECTURE, flags=re.MULTILINE)
     assert [int(layer) for layer, _ in rows] == sorted(int(layer) for layer, _ in rows)

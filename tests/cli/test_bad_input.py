@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tta_bench.errors import BadInputError
+
+from ..data.trees import plant  # noqa: TID252  "tests" is no installed package
+
 RUN = ("run", "--method", "source", "--dataset", "pocket")
 
 CASES = {
@@ -252,3 +256,36 @@ def test_seconds_between_flushes_are_a_number(tta_bench, tmp_path, monkeypatch, 
     done = tta_bench(*RUN, "--limit", 4, "--output", tmp_path / "runs")
     assert done.code == 2
     assert f"TTA_BENCH_FLUSH_SECONDS must be a number of seconds, 0 or more, got '{value}'" in done.err
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_run_over_distributed_and_generated_images_is_refused_unless_that_is_allowed(
+    tta_bench, tmp_path, monkeypatch, allowed
+):
+    monkeypatch.setenv("TTA_BENCH_DATA", str(tmp_path))
+    plant("imagenet-c", tmp_path)
+    plant("imagenet", tmp_path)
+
+    def load_model(*arguments, **options):
+        raise BadInputError("the check went through")
+
+    monkeypatch.setattr("tta_bench.engine.objects.load_model", load_model)
+    command = [
+        "run",
+        "--method",
+        "source",
+        "--dataset",
+        "imagenet-c",
+        "--severity",
+        3,
+        "--output",
+        tmp_path / "runs",
+    ]
+    command += ["--corruption", "fog", "--corruption", "snow"]
+    done = tta_bench(*command, *(["--allow-incomplete"] if allowed else []))
+    assert done.code == 2
+    if allowed:
+        assert "the check went through" in done.err
+    else:
+        assert "generated from imagenet (imagenet-c:snow:3) and as distributed (imagenet-c:fog:3)" in done.err
+        assert "--allow-incomplete" in done.err

@@ -99,6 +99,26 @@ def test_images_of_a_format_that_is_not_read_are_named(own, suffix):
         folder(str(own))
 
 
+def test_the_number_of_names_that_are_not_shown_is_right(own):
+    for number in range(5):
+        (own / "dog" / f"x{number}.gif").write_bytes(b"x")
+    with pytest.raises(BadInputError, match=r"not read \(x0\.gif, x1\.gif, x2\.gif and 2 more\)"):
+        folder(str(own))
+    for number in (3, 4):
+        (own / "dog" / f"x{number}.gif").unlink()
+    with pytest.raises(BadInputError, match=r"not read \(x0\.gif, x1\.gif, x2\.gif\)"):
+        folder(str(own))
+
+
+def test_a_link_to_a_class_folder_is_that_folder(own, tmp_path):
+    (own / "dog").rename(tmp_path / "dogs")
+    (own / "dog").symlink_to(tmp_path / "dogs")
+    (own / "cat" / "9.jpg").symlink_to(own / "cat" / "0.jpg")
+    dataset = folder(str(own))[0]
+    assert opened(dataset).labels.tolist().count(0) == 4
+    assert opened(dataset).labels.tolist().count(1) == 3
+
+
 def test_the_folder_above_the_class_folders_is_refused_with_the_right_one(own):
     for name in ("train", "test"):
         shutil.copytree(own, own.parent / "sets" / name)

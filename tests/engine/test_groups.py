@@ -72,3 +72,20 @@ def test_memory_is_that_of_the_control_group_where_it_is_less(monkeypatch, tmp_p
     assert machine.memory_bytes(CPU) == installed > 2**28
     (tmp_path / "none").write_text("1048576\n", encoding="ascii")
     assert machine.memory_bytes(CPU) == 2**20
+
+
+def test_memory_is_the_machines_and_assumed_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setattr(machine, "LIMITS", ())
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr(machine.os, "sysconf", sizes.__getitem__)
+    assert machine.memory_bytes(CPU) == 4096 * 1000
+    monkeypatch.setattr(machine.os, "sysconf_names", {})
+    assert machine.memory_bytes(CPU) == machine.ASSUMED_MEMORY
+
+
+@pytest.mark.parametrize(("told", "name"), [("Zen", "Zen"), ("", "x86_64")])
+def test_a_processor_without_a_list_of_facts_is_what_python_calls_it(monkeypatch, told, name):
+    monkeypatch.setattr(machine.Path, "exists", lambda path: False)
+    monkeypatch.setattr(machine.platform, "processor", lambda: told)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    assert machine.processor.__wrapped__() == name

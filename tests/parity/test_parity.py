@@ -3,16 +3,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
+from tta_bench.adapters.tent import Tent
 from typer.testing import CliRunner
 
 from tta_bench.cli.parity import parity
 from tta_bench.errors import BadInputError
+from tta_bench.parity import online
 from tta_bench.parity.judge import was_replayed
+from tta_bench.parity.online_case import Plan
 from tta_bench.parity.replay import replay
 
 from . import reference_apm, reference_online
@@ -242,3 +247,12 @@ def test_the_command_refuses_what_is_no_golden_folder(tmp_path):
     assert isinstance(call(tmp_path).exception, BadInputError)
     shutil.copy(HERE / "online" / "manifest.json", tmp_path)
     assert isinstance(call(tmp_path).exception, BadInputError)
+
+
+def test_a_case_may_be_off_by_the_rule_or_by_a_share_of_its_noise():
+    golden = torch.tensor([0.0, 2.0])
+    plan = Plan(Tent())
+    rule = torch.tensor([5e-5, 15e-5], dtype=torch.float64)
+    assert torch.allclose(online._limit(plan, golden, 0.0), rule)
+    assert torch.allclose(online._limit(plan, golden, 2e-5), torch.tensor([1e-4, 15e-5], dtype=torch.float64))
+    assert online._limit(replace(plan, tolerance=0.5), golden, 1.0).tolist() == [0.5, 0.5]

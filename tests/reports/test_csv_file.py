@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tta_bench.errors import BadInputError
-from tta_bench.reports.columns import COLUMNS, NAMES, VERSION, Row, documented, names_of
+from tta_bench.reports.columns import COLUMNS, KINDS, NAMES, VERSION, Row, documented, names_of
 from tta_bench.reports.csv_file import read_csv, validate_leaderboard, write_csv
 from tta_bench.reports.leaderboard import leaderboard
 
@@ -187,3 +188,17 @@ def test_a_name_that_is_no_text_is_written_by_its_bytes(cell, tmp_path):
     (row,) = leaderboard([cell("a")])
     write_csv([replace(row, dataset="folder:bad\udcff")], tmp_path / "board.csv")
     assert read_csv(tmp_path / "board.csv")[0].dataset == "folder:bad\\udcff"
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_the_ends_of_every_range_are_valid(tmp_path, end):
+    values = {}
+    for column in COLUMNS:
+        limit = getattr(KINDS[column.kind], end)
+        if math.isfinite(limit):
+            values[column.name] = type(limit)(limit)
+    row = Row("a", model="b", dataset="c", reset="never", sees="image", precision="float32", device="cpu",
+              status="complete", **values)  # fmt: skip
+    write_csv([row], tmp_path / "ends.csv")
+    validate_leaderboard(tmp_path / "ends.csv")
+    assert read_csv(tmp_path / "ends.csv") == [row]

@@ -254,3 +254,12 @@ def test_times_of_several_machines_say_whose_they_are():
     assert [line.split()[-1] for line in lines if "@50" in line and "3.12" in line] == ["b"] or " b" in text
     assert f"compare within one machine only (a: {there}; b: {here})" in " ".join(text.split())
     assert "within one machine" not in printed([row(machine=here), SOURCE], 140)
+
+
+@pytest.mark.parametrize("width", range(60, 180, 3))
+def test_no_number_is_cut_at_any_width(width):
+    text = printed(ROWS, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for number in ("74.1 ± 2.0", "63.0 ± 2.0", "+11.1 ± 1.1"):
+        assert number in text
+    assert "…" not in text

@@ -14,7 +14,7 @@ from tta_bench.pocket.scenes import verify
 from tta_bench.reproduction import recompute as recomputing
 from tta_bench.reproduction.recompute import margins_of, recompute
 from tta_bench.reproduction.sample import Cell, Sample, read_sample, write_sample
-from tta_bench.reproduction.verdict import NEAR, compare
+from tta_bench.reproduction.verdict import NEAR, Mismatch, compare
 
 LEADERBOARD = Path(__file__).parents[2] / "results" / "pocket" / "leaderboard.csv"
 SMALL = {"methods": ["source", "tent"], "datasets": ["pocket-c:fog:5"], "subset": "first-20"}
@@ -185,3 +185,7 @@ def test_a_split_that_is_not_checked_is_not_rendered(monkeypatch):
     )
     assert verify.check_hashes(["v2"]) == ()
     assert rendered == ["v2"]
+
+
+def test_a_near_tie_is_half_a_percent_of_probability():
+    assert [Mismatch("a", 0, 1, 2, margin).near for margin in (0.0, 0.005, 0.0051)] == [True, True, False]

@@ -20,6 +20,7 @@ from tta_bench.cli import app
 from tta_bench.errors import BadInputError, IncompatibleError
 from tta_bench.models.maps import chosen_layers, map_layers, visit_maps
 from tta_bench.studies.islands import measure as module
+from tta_bench.studies.islands import pictures
 from tta_bench.studies.islands.basis import Moments, own_basis, to_rgb, tsne
 from tta_bench.studies.islands.measure import curves, measure, sentence
 from tta_bench.studies.islands.pictures import Look, layer_colours
@@ -273,3 +274,15 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     assert "choose another image" in str(result.exception)
     missing = call(tmp_path / "none.png", "--output", tmp_path / "out")
     assert "none.png', which does not exist; check the path" in str(missing.exception)
+
+
+def test_a_sheet_holds_every_tile_at_its_place():
+    colours = [np.full((2, 3, 3), (20 * place, 100, 50), np.uint8) for place in range(pictures.COLUMNS + 2)]
+    page = np.asarray(pictures.sheet([(str(place), one) for place, one in enumerate(colours)]))
+    tile, gap, caption = pictures.TILE, pictures.GAP, pictures.CAPTION
+    assert page.shape[0] == gap + 2 * (tile + caption + gap)
+    for place, one in enumerate(colours):
+        rows, columns = (page == one[0, 0]).all(-1).nonzero()
+        row, column = divmod(place, pictures.COLUMNS)
+        assert (rows.min(), rows.max() + 1 - rows.min()) == (gap + row * (tile + caption + gap), tile)
+        assert (columns.min(), columns.max() + 1 - columns.min()) == (gap + column * (tile + gap), tile)
