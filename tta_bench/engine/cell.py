@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.data.stream import Batch, Stream
 from tta_bench.engine.devices import device_peak, tells_peaks
-from tta_bench.engine.groups import groups, images_at_once
+from tta_bench.engine.groups import grouping_pays, groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak
 from tta_bench.engine.ports import RowWriter, SourceScores
@@ -49,6 +50,7 @@ class CellJob:
         views: Recipe by which views are made; see `make_views`.
         scored: Told the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
+        preparing: Told how many source images `init` was handed so far.
         initial_key: Under which the initial state is kept, where it depends on source data.
     """
 
@@ -65,6 +67,7 @@ class CellJob:
     scored: Scored | None = None
     watch: Watch | None = None
     initial_key: str | None = None
+    preparing: Callable[[int], None] | None = None
 
 
 class Step(NamedTuple):
@@ -122,7 +125,8 @@ class CellRunner:
     def _init(self) -> Initial:
         """Compute the initial state, and keep it where it depends on source data."""
         job = self.job
-        with settings_kept(), self.meter.phase("init"):
+        heard = nullcontext() if job.split is None else job.split.heard(job.preparing)
+        with settings_kept(), heard, self.meter.phase("init"):
             state = job.method.init(job.source, job.task)
         self._check_source()
         loading = job.split.seconds if job.split else 0.0
@@ -167,6 +171,8 @@ class CellRunner:
             (one, *_), most = groups(now.batch, 1), self.job.stream.batch_size
             inputs = self._inputs(one, now.batch.number)
             work = (lambda: self._step(state, inputs, one)) if self.way == "vmap" else None
+            if work is not None and not grouping_pays(self.job.source, state, work):
+                most, work = 1, None
             self.at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
             self.outcome = replace(self.outcome, images_at_once=self.at_once)
         return self.at_once

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import torch
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.prefetch import pinned_memory
+from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.devices import chosen
@@ -34,7 +35,7 @@ from tta_bench.engine.ports import RecordStore, Reporter, RowWriter, SourceScore
 from tta_bench.engine.rows import source_scores
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
-from tta_bench.errors import Caution
+from tta_bench.errors import Caution, PluginError
 from tta_bench.method import Method, Task
 from tta_bench.models.source import SourceModel
 from tta_bench.registry import ANYTHING, brief
@@ -177,7 +178,7 @@ class Session:
             if one.cell.reset in RESTARTABLE:
                 kept.call(self.store.note, replace(manifest, outcome=outcome))
 
-        split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
+        split = None if one.split is None else self._split(one, one.split)
         watch = self.objects.watch(one.source)
         task = _task(one, split)
         job = CellJob(
@@ -194,10 +195,24 @@ class Session:
             scored=self.scored,
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
+            preparing=None if split is None else self._preparing(one, len(split)),
         )
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
         watch.check_bytes(type(one.method).__name__)
         return outcome
+
+    def _split(self, one: Resolved, images: ImageSource) -> SplitBatches:
+        decoded = self.objects.decoded(images, one.source.preprocess)
+        return SplitBatches(images, one.source, one.cell.seed, decoded)
+
+    def _preparing(self, one: Resolved, available: int) -> Callable[[int], None]:
+        """Return what is told how many source images the preparation of a method was handed."""
+        total = one.method.init_reads(available)
+        if not isinstance(total, int | None):
+            raise PluginError(
+                f"{type(one.method).__name__}.init_reads must return a number or None, got {type(total).__name__}"
+            )
+        return lambda done: self._told.preparing(one.cell.method, done, total)
 
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:
