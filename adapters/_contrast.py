@@ -62,6 +62,10 @@ class Prototypical(Descending):
                 f"contrast and agreement must be 0 or more, got {self.contrast} and {self.agreement}"
             )
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read before the stream."""
+        return min(self.samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the first state, with the projector and the prototypes of the source classes."""
         projector = self._projector(source)

@@ -109,6 +109,10 @@ class ActMad(Descending):
             "matched_layers": ", ".join(self._matched(source)),
         }
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read before the stream."""
+        return min(self.samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the weights, the optimiser's state and the source moments of the matched layers."""
         names = self._matched(source)

@@ -68,6 +68,10 @@ class Eata(Reliable):
                 f"alpha must be 0 or more and samples 1 or more, got {self.alpha} and {self.samples}"
             )
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read before the stream."""
+        return min(self.samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the first state with the importance F of each adapted tensor's entries."""
         state = self.initial_state(source)

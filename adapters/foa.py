@@ -98,6 +98,10 @@ class Foa(Method):
         """Return which source images the statistics come from."""
         return statistics_note("mean and deviation of the class tokens of all blocks", self.samples)
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read before the stream."""
+        return min(self.samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the source statistics, an empty history and, with prompts, the search at its start.
 

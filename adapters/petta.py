@@ -123,6 +123,10 @@ class Petta(Descending):
         """Return which source images the class moments come from."""
         return statistics_note("mean and variance of the features of each predicted class", self.samples)
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read before the stream."""
+        return min(self.samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return three copies of the source model, an empty memory, and the class moments of the source features."""
         state, stats = self.initial_state(source), stored_statistics(source)

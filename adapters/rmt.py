@@ -88,6 +88,10 @@ class Rmt(Prototypical):
         """Return every weight and bias."""
         return source.weights()
 
+    def init_reads(self, available: int) -> int:
+        """Return how many source images are read for the prototypes and in the warm-up."""
+        return super().init_reads(available) + min(self.warmup_samples, available)
+
     def init(self, source: SourceModel, task: Task) -> State:
         """Return the state after the warm-up, with the optimiser's moments from it."""
         state = super().init(source, task)

@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch.utils import _pytree as pytree
 
 from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.devices import MIB
+from tta_bench.engine.groups import grouping_pays
 from tta_bench.engine.meter import cpu_peak
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs, Task
@@ -32,6 +34,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, SIDE, WARM = 64, 32, 3
 TIME_GOAL, NORM_MEMORY_GOAL, FULL_MEMORY_GOAL = 1.08, 1.05, 1.35
 FOA_GOAL, FORWARD_GOAL = 1.05, 1.02
+EPISODE_GOAL, EPISODE_MEMORY_GOAL = 1.05, 1.1
+VIEWS, FULL_SIDE = 32, 224
 TRANSFORMER, FEW = "timm/vit_small_patch16_224", 2  # images: the ratio does not depend on how many
 CLIP_EPISODES = 4  # 16 of them at 224 x 224 take minutes on two cores
 
@@ -105,7 +109,7 @@ def absolute_peak_mib(side, *arguments):
     return sum(storages.values()) / MIB + cpu_peak(lambda: side.step(*arguments))
 
 
-def interleaved(benchmark, works, rounds):
+def interleaved(benchmark, works, rounds, warm=WARM):
     """Return the median seconds of each work, called in turn after a warm-up.
 
     With one thread they are CPU seconds of the process, which its neighbours on the machine disturb less.
@@ -119,7 +123,7 @@ def interleaved(benchmark, works, rounds):
             work()
             taken.append(clock() - start)
 
-    for _ in range(WARM):
+    for _ in range(warm):
         for work in works:
             work()
     benchmark.pedantic(turn, rounds=rounds, iterations=1)
@@ -245,6 +249,40 @@ def test_memo_by_vmap(model, benchmark, goal):
     numbers = torch.stack([view_numbers("augmix", 16, generator) for _ in images])
     inputs = Inputs(images=images, views=make_views(images, numbers, "augmix"))
     episodes(benchmark, goal, f"memo_16_views_{model}", method, source, inputs, 1.3)
+
+
+class Episode:
+    """One episode of MEMO at a time, as the runner takes it where groups do not pay."""
+
+    def __init__(self, source):
+        self.source, self.method = source, create_method("memo", {"views": VIEWS})
+        self.state = self.method.init(source, Task(source.num_classes, source.class_names, 1))
+
+    def step(self, image, views):
+        inputs = Inputs(images=image, views=views[None])
+        return step(self.method, self.source, self.state, inputs, way="vmap").scores
+
+    def held(self):
+        return [*self.source.params.values(), *self.source.buffers.values(), *pytree.tree_leaves(self.state)]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_tiny_patch16_224"])
+def test_memo_on_images_of_full_size(name, benchmark, goal):
+    """Time and measure one episode with 32 views of 224 x 224 beside the same steps by hand."""
+    source = load_model(f"timm/{name}", CLASSES, pretrained=False)
+    network = timm.create_model(name, num_classes=len(CLASSES)).eval()
+    network.load_state_dict({**source.params, **source.buffers})
+    mean, std = (one.view(-1, 1, 1) for one in (source.mean, source.std))
+    ours, theirs = Episode(source), loops.Memo(network, mean, std)
+    arguments = pictures(1, FULL_SIDE), pictures(VIEWS, FULL_SIDE, seed=1)
+    torch.testing.assert_close(ours.step(*arguments), theirs.step(*arguments), rtol=1e-3, atol=1e-4)
+    works = [lambda: ours.step(*arguments), lambda: theirs.step(*arguments)]
+    rounds, warm = (4, 0) if name == "resnet50" else (7, 1)
+    mine, other = interleaved(benchmark, works, rounds, warm)
+    goal(f"memo_{VIEWS}_views_{name}_over_loop_by_hand", mine / other, EPISODE_GOAL)
+    assert not grouping_pays(source, ours.state, works[0])
+    mine, other = absolute_peak_mib(ours, *arguments), absolute_peak_mib(theirs, *arguments)
+    goal(f"memo_{VIEWS}_views_{name}_peak_memory_over_loop_by_hand", mine / other, EPISODE_MEMORY_GOAL)
 
 
 def test_episodic_tent_on_clip_by_vmap(benchmark, goal):

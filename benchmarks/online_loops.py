@@ -118,6 +118,75 @@ class Tent(Loop):
         return logits.detach()
 
 
+class BlendedNorm(nn.Module):
+    """A BatchNorm layer that normalises by stored and batch statistics, without a gradient through them.
+
+    Args:
+        old: The layer, whose tensors it takes over.
+    """
+
+    def __init__(self, old):
+        super().__init__()
+        self.weight, self.bias, self.eps = old.weight, old.bias, old.eps
+        self.drop, self.act = getattr(old, "drop", None), getattr(old, "act", None)
+        self.register_buffer("mean", old.running_mean)
+        self.register_buffer("var", old.running_var)
+
+    def forward(self, x):
+        with torch.no_grad():
+            var, mean = torch.var_mean(x, (0, 2, 3))
+            mean, var = (16 / 17 * old + 1 / 17 * new for old, new in ((self.mean, mean), (self.var, var)))
+        x = nn.functional.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        x = x if self.drop is None else self.drop(x)
+        return x if self.act is None else self.act(x)
+
+
+def blended(module):
+    """Replace every BatchNorm layer below a module."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, BlendedNorm(child))
+        else:
+            blended(child)
+    return module
+
+
+class Memo:
+    """Entropy of the mean prediction over views of one image, from the source weights each time.
+
+    Args:
+        network: From normalised images to logits, taken over.
+        mean: Per-channel mean of the images.
+        std: Per-channel deviation.
+    """
+
+    def __init__(self, network, mean, std):
+        self.network, self.mean, self.std = blended(network).requires_grad_(False), mean, std
+        named = self.network.named_parameters()
+        self.params = [p.requires_grad_() for name, p in named if name.endswith(("weight", "bias"))]
+        self.start = [p.detach().clone() for p in self.params]
+        self.optimizer = torch.optim.SGD(self.params, lr=5e-3)
+
+    def logits(self, images):
+        return self.network((images - self.mean) / self.std)
+
+    def step(self, image, views):
+        """Return the logits (1, K) of an image (1, 3, side, side), adapted to its views (V, 3, side, side)."""
+        with torch.no_grad():
+            for p, start in zip(self.params, self.start, strict=True):
+                p.copy_(start)
+        each = self.logits(views).log_softmax(1)
+        mean = each.logsumexp(0) - math.log(len(views))
+        (-(mean.exp() * mean).sum()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            return self.logits(image)
+
+    def held(self):
+        return [*self.network.parameters(), *self.network.buffers(), *self.start]
+
+
 class Eata(Loop):
     """Weighted entropy of reliable samples unlike the average, with a penalty on important tensors."""
 

@@ -65,6 +65,9 @@ class Silent:
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Do nothing."""
 
+    def preparing(self, method: str, done: int, total: int | None) -> None:
+        """Do nothing."""
+
     def advanced(self, images: int) -> None:
         """Do nothing."""
 

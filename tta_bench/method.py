@@ -218,6 +218,10 @@ class Method(ABC):
         """Return the state before the first image; deterministic, and timed apart from the steps."""
         return {}
 
+    def init_reads(self, available: int) -> int | None:
+        """Return how many images of a source split of so many `init` reads, for its progress; None: not known."""
+        return None
+
     def draw(self, source: SourceModel, n: int, generator: torch.Generator) -> Any:
         """Return all random numbers of one step over ``n`` images, or None.
 

@@ -65,11 +65,16 @@ def _batch_norm(x: Tensor, layer: NormLayer) -> Tensor:
     return F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
 
 
+def _fixed(x: Tensor, stats: Stats, layer: NormLayer) -> Tensor:
+    """Normalise by statistics without a gradient, in one pass of the library."""
+    return F.batch_norm(x, stats.mean, stats.var, layer.weight, layer.bias, eps=layer.eps)
+
+
 def running() -> NormRule:
     """Return the rule of a model in evaluation mode: normalise by the stored statistics."""
 
     def rule(x: Tensor, layer: NormLayer) -> tuple[Tensor, None]:
-        return F.batch_norm(x, layer.mean, layer.var, layer.weight, layer.bias, eps=layer.eps), None
+        return _fixed(x, Stats(layer.mean, layer.var), layer), None
 
     return rule
 
@@ -104,7 +109,8 @@ def blend(alpha: float, *, unbiased: bool = True, detach: bool = False, store: b
             (1 - alpha) * layer.mean + alpha * seen.mean, (1 - alpha) * layer.var + alpha * seen.var
         )
         fixed = Stats(mixed.mean.detach(), mixed.var.detach())
-        return _normalise(x, fixed if detach else mixed, layer), fixed if store else None
+        y = _fixed(x, fixed, layer) if detach else _normalise(x, mixed, layer)
+        return y, fixed if store else None
 
     return rule
 

@@ -61,9 +61,9 @@ def step(
         way: How to run it, see `way_of`.
         phase: Called with "adapt" and "predict"; its context is the clock of that phase.
     """
-    if way == "vmap":
+    if way == "vmap" and size(inputs) > 1:  # one image alone costs less by ordinary autograd
         return _vmapped(method, source, state, inputs, phase)
-    if way == "loop":
+    if way in ("loop", "vmap"):
         return _looped(method, source, state, inputs, phase)
     with phase("adapt"):
         adapted = checked(method, method.adapt(source, state, inputs))

@@ -29,6 +29,35 @@ def test_a_cell_is_told_by_its_own_number(monkeypatch, status, done):
     assert [line.split(":")[0] for line in lines] == ["[1/3] a", *["[2/3] b"] * 2, *["[3/3] c"] * 2]
 
 
+def test_a_long_preparation_tells_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    console = Console(file=io.StringIO())
+    with ConsoleReporter(console, 1) as reporter:
+        reporter.cell_started("rmt · pocket-bn", 0, 10)
+        reporter.preparing("rmt", 12_800, 50_000)
+        reporter.preparing("rmt", 50_064, 50_000)
+        reporter.preparing("own", 64, None)
+        reporter.advanced(10)
+    assert console.file.getvalue().splitlines()[:3] == [
+        "warming up rmt: 12,800 of 50,000 images",
+        "warming up rmt: 50,000 of 50,000 images",
+        "warming up own: 64 images",
+    ]
+
+
+def test_the_bar_of_a_preparation_stands_beside_that_of_the_cell_and_goes_with_its_end():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with ConsoleReporter(console, 1) as reporter:
+        reporter.cell_started("rmt", 0, 10)
+        reporter.preparing("rmt", 12_800, 50_000)
+        reporter._progress.refresh()
+        assert "warming up rmt" in console.file.getvalue()
+        assert "12800/50000" in console.file.getvalue()
+        assert len(reporter._progress.tasks) == 2
+        reporter.advanced(10)
+        assert len(reporter._progress.tasks) == 1
+
+
 def test_an_interrupted_run_says_how_to_go_on(tta_bench, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt

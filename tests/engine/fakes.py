@@ -193,9 +193,13 @@ class Silent:
 
     ended: list = field(default_factory=list)
     images: int = 0
+    prepared: list = field(default_factory=list)
 
     def cell_started(self, label, done, total):
         pass
+
+    def preparing(self, method, done, total):
+        self.prepared.append((method, done, total))
 
     def advanced(self, images):
         self.images += images

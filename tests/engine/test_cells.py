@@ -56,7 +56,7 @@ from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
 
 class Silent:
-    cell_started = advanced = cell_ended = lambda self, *arguments: None
+    cell_started = preparing = advanced = cell_ended = lambda self, *arguments: None
 
 torch.set_num_threads(1)
 cells = pickle.load(sys.stdin.buffer)

@@ -2,14 +2,16 @@
 """Groups of episodes: their size follows from memory, and no number depends on it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tta_bench.adapters.memo import Memo
 from tta_bench.adapters.tent import Tent
 
 from tta_bench.engine import groups as grouping
 from tta_bench.engine import machine
-from tta_bench.engine.groups import images_at_once
+from tta_bench.engine.groups import grouping_pays, images_at_once
 
 from . import fakes
 from .fakes import cell, run
@@ -32,6 +34,48 @@ def test_the_step_that_takes_most_sets_the_size(monkeypatch):
     assert images_at_once(500, CPU, None, step) == 2**28 // (4 * held)
     assert images_at_once(500, CPU, {"w": torch.zeros(held)}, None) == 2**26 // (4 * held)
     assert images_at_once(500, CPU, torch.zeros(2**28, dtype=torch.uint8), None) == 1
+
+
+def product(size):
+    return lambda: torch.ones(size, size) @ torch.ones(size, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "weights", "own", "pays"),
+    [
+        (600, 10, 0, True),  # 216 million multiply-adds: small
+        (700, 10, 0, False),  # 343 million: large
+        (700, 3_000_000, 10, True),  # 114 with each of many shared weights
+        (700, 2_000_000, 10, False),  # 172 with each
+        (700, 3_000_000, 400_000, False),  # each image has weights of its own
+    ],
+)
+def test_groups_are_made_by_the_work_of_a_step(size, weights, own, pays):
+    source = SimpleNamespace(device=CPU, params={"w": torch.empty(weights)})
+    assert grouping_pays(source, {"own": torch.empty(own)}, product(size)) is pays
+
+
+def test_on_another_device_groups_are_made_as_memory_goes():
+    source = SimpleNamespace(device=torch.device("cuda"), params={})
+    assert grouping_pays(source, {}, product(700))
+    assert images_at_once(64, torch.device("mps"), None, product(2)) == 1  # it tells no peak
+
+
+@pytest.mark.parametrize("method", [Tent(), Memo(views=4)])
+def test_where_groups_do_not_pay_one_image_after_another_is_adapted_by_ordinary_autograd(method, monkeypatch):
+    plan = cell(method, reset="image")
+    grouped, (ended,), _ = run([plan])
+    monkeypatch.setattr(grouping, "SMALL_STEP", 0)
+    monkeypatch.setattr(grouping, "FEW_PRODUCTS", 0)
+    monkeypatch.setattr(torch.func, "vmap", None)
+    monkeypatch.setattr(torch.func, "vjp", None)
+    alone, _, _ = run([plan])
+    assert alone.manifests[ended.cell].status == "complete", alone.manifests[ended.cell].error
+    assert alone.manifests[ended.cell].outcome.images_at_once == 1
+    assert grouped.manifests[ended.cell].outcome.images_at_once == 8
+    one, other = (store.writers[ended.cell].column("confidence") for store in (alone, grouped))
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
+    assert alone.writers[ended.cell].column("prediction") == grouped.writers[ended.cell].column("prediction")
 
 
 @pytest.mark.parametrize("method", [fakes.Drawn(), Tent(), fakes.Replay()])

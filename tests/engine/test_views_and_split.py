@@ -180,6 +180,41 @@ def test_methods_that_ask_for_nothing_get_nothing():
     )
 
 
+def test_source_images_are_decoded_once_for_all_cells_of_a_run():
+    asked = []
+
+    class Counted(fakes.Noise):
+        def load(self, positions, preprocess):
+            asked.extend(positions)
+            return super().load(positions, preprocess)
+
+    split = Counted("source", count=21)
+    dataset = dataclasses.replace(fakes.NOISE, source_split=lambda: split)
+    plans = [
+        fakes.cell(SourceWatcher(), shifts=(shift,), dataset=dataset) for shift in (fakes.FOG, fakes.SNOW)
+    ]
+    _, ended, _ = fakes.run(plans)
+    assert [one.status for one in ended] == ["complete"] * 2
+    assert sorted(asked) == list(range(21))
+
+
+def test_the_preparation_of_a_method_tells_how_far_it_is():
+    class Reading(SourceWatcher):
+        """Read twelve source images before the stream."""
+
+        def init_reads(self, available):
+            return min(12, available)
+
+        def init(self, source, task):
+            for index in range(3):
+                task.source.batch(index, 4)
+            return super().init(source, task)
+
+    plan = fakes.cell(dataclasses.dataclass(frozen=True)(Reading)(), dataset=WITH_SOURCE)
+    _, _, reporter = fakes.run([plan])
+    assert reporter.prepared == [("fake", 4, 12), ("fake", 8, 12), ("fake", 12, 12)]
+
+
 def test_loading_source_images_is_counted_as_the_harness_s_own_time():
     split = SplitBatches(SOURCE, tiny_source(classes=5), seed=0)
     assert split.seconds == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from tta_bench.engine.devices import device_peak, tells_peaks
 from tta_bench.engine.encoding import seeded_views
 from tta_bench.engine.feature_files import Charged
 from tta_bench.engine.features import StreamFeatures
-from tta_bench.engine.groups import groups, images_at_once
+from tta_bench.engine.groups import grouping_pays, groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
 from tta_bench.engine.meter import Meter, cpu_peak
 from tta_bench.engine.passes import Evidence, Seen
@@ -53,6 +54,7 @@ class CellJob:
         views: Recipe by which views are made; see `make_views`.
         scored: Called with the scores (N, K) of every batch.
         watch: Checks after each step that the source model was not written to.
+        preparing: Called with how many source images `init` was handed so far.
         initial_key: Under which the initial state is kept, where it depends on source data.
         about: What the initial state is of, for people.
         features: Features of the stream for a method in feature space, which then sees no images.
@@ -76,6 +78,7 @@ class CellJob:
     zero_shot: SourceScores | None = None
     features: StreamFeatures | None = None
     evidence: Evidence | None = None
+    preparing: Callable[[int], None] | None = None
 
 
 class Step(NamedTuple):
@@ -137,7 +140,8 @@ class CellRunner:
     def _init(self) -> Initial:
         """Compute the initial state, and keep it where it depends on source data."""
         job = self.job
-        with settings_kept(), self.meter.phase("init"):
+        heard = nullcontext() if job.split is None else job.split.heard(job.preparing)
+        with settings_kept(), heard, self.meter.phase("init"):
             state = job.method.init(job.source, job.task)
         self._check_source()
         loading = job.split.seconds if job.split else 0.0
@@ -198,6 +202,8 @@ class CellRunner:
             (one, *_), most = groups(now.batch, 1), self.job.stream.batch_size
             inputs = self._inputs(one, now.batch.number)
             work = (lambda: self._step(state, inputs, one)) if self.way == "vmap" else None
+            if work is not None and not grouping_pays(self.job.source, state, work):
+                most, work = 1, None
             self.at_once = images_at_once(most, self.job.source.device, inputs.draws, work)
             self.outcome = replace(self.outcome, images_at_once=self.at_once)
         return self.at_once

@@ -70,6 +70,10 @@ class QuietReporter:
         """Tell that a cell begins."""
         self._tell(self._reporter.cell_started, label, done, total)
 
+    def preparing(self, method: str, done: int, total: int | None) -> None:
+        """Tell how many source images a method has read before the stream."""
+        self._tell(self._reporter.preparing, method, done, total)
+
     def advanced(self, images: int) -> None:
         """Tell that so many more images were predicted."""
         self._tell(self._reporter.advanced, images)

@@ -10,6 +10,8 @@ from typing import Any
 
 from tta_bench.data.dataset import Dataset, OpenRequest, Shift, find_dataset
 from tta_bench.data.images.checked import open_checked
+from tta_bench.data.images.decoded import DecodedOnce
+from tta_bench.data.images.preprocess import Preprocess
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
@@ -43,6 +45,7 @@ class Objects:
         self._models: OrderedDict[tuple[object, ...], tuple[SourceModel, Watch]] = OrderedDict()
         self._images: dict[tuple[Shift, str], ImageSource] = {}
         self._splits: dict[str, ImageSource] = {}
+        self._decoded: dict[tuple[int, Preprocess], DecodedOnce] = {}
 
     def method(self, cell: Cell) -> Method:
         """Return the method of a cell with its hyper-parameters.
@@ -187,6 +190,13 @@ class Objects:
         if name not in self._splits:
             self._splits[name] = open_split(self.dataset(cell), cell.method, method)
         return self._splits[name]
+
+    def decoded(self, images: ImageSource, preprocess: Preprocess) -> DecodedOnce:
+        """Return the inputs of source images for a model, which all cells share, whatever their methods and shifts."""
+        key = id(images), preprocess
+        if key not in self._decoded:
+            self._decoded[key] = DecodedOnce(images, preprocess)
+        return self._decoded[key]
 
     def _get(self, cell: Cell, kind: Kind) -> Any:
         """Return an object of this process.

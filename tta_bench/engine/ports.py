@@ -69,6 +69,9 @@ class Reporter(Protocol):
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Tell that a cell of ``total`` images begins, ``done`` of them being safe already."""
 
+    def preparing(self, method: str, done: int, total: int | None) -> None:
+        """Tell how many source images a method has read before the stream, of how many if it says so."""
+
     def advanced(self, images: int) -> None:
         """Tell that so many more images were predicted."""
 

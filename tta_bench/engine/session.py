@@ -17,6 +17,7 @@ from torch import Tensor
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.checked import Unread
 from tta_bench.data.images.prefetch import pinned_memory
+from tta_bench.data.images.source import ImageSource
 from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
@@ -246,7 +247,7 @@ class Session:
             if one.cell.reset in RESTARTABLE and noting:
                 kept.call(self.store.note, replace(manifest, outcome=outcome))
 
-        split = None if one.split is None else SplitBatches(one.split, one.source, one.cell.seed)
+        split = None if one.split is None else self._split(one, one.split)
         watch = self.objects.watch(one.source)
         task = _task(one, split)
         job = CellJob(
@@ -267,6 +268,7 @@ class Session:
             features=self._features(one, manifest),
             zero_shot=self._zero_shot(one, manifest, kept),
             evidence=self._passes.evidence(one.cell),
+            preparing=None if split is None else self._preparing(one, len(split)),
         )
         load = LoadWatch(one.source.device)
         outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
@@ -279,6 +281,19 @@ class Session:
             return None
         encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
         return stream_features(one.stream, encoder, manifest, probe=self.probe_memory)
+
+    def _split(self, one: Resolved, images: ImageSource) -> SplitBatches:
+        decoded = self.objects.decoded(images, one.source.preprocess)
+        return SplitBatches(images, one.source, one.cell.seed, decoded)
+
+    def _preparing(self, one: Resolved, available: int) -> Callable[[int], None]:
+        """Return what is told how many source images the preparation of a method was handed."""
+        total = one.method.init_reads(available)
+        if not isinstance(total, int | None):
+            raise PluginError(
+                f"{type(one.method).__name__}.init_reads must return a number or None, got {type(total).__name__}"
+            )
+        return lambda done: self._told.preparing(one.cell.method, done, total)
 
     def _failed(self, one: Resolved, writer: RowWriter, manifest: Manifest, error: BaseException) -> Ended:
         if not self.objects.watch(one.source).sound:

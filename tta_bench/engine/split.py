@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.images.checked import split_checked
+from tta_bench.data.images.decoded import DecodedOnce
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.stream import choose
 from tta_bench.errors import BadInputError
@@ -55,12 +58,27 @@ class SplitBatches:
         images: The source images.
         source: The source model.
         seed: Of the order.
+        decoded: Where their inputs for this model are kept; None: a place of its own.
     """
 
-    def __init__(self, images: ImageSource, source: SourceModel, seed: int) -> None:
+    def __init__(
+        self, images: ImageSource, source: SourceModel, seed: int, decoded: DecodedOnce | None = None
+    ) -> None:
         self._images, self._source = images, source
+        self._decoded = decoded or DecodedOnce(images, source.preprocess)
         self._order = choose(images, "full", seed)
+        self._heard: Callable[[int], None] | None = None
+        self._handed = 0
         self.seconds = 0.0
+
+    @contextmanager
+    def heard(self, handed: Callable[[int], None] | None) -> Iterator[None]:
+        """Tell inside this context after each batch how many images were handed over since its beginning."""
+        self._heard, self._handed = handed, 0
+        try:
+            yield
+        finally:
+            self._heard = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -71,10 +89,13 @@ class SplitBatches:
         start = time.perf_counter()
         rows = [self._order[row % len(self)] for row in range(index * size, (index + 1) * size)]
         positions = [int(row) for row in rows]
-        images = self._images.load(positions, self._source.preprocess)
+        images = self._decoded.load(positions)
         images = images.to(self._source.device).to(self._source.dtype) / 255
         labels = torch.as_tensor(
             self._images.labels[positions], dtype=torch.int64, device=self._source.device
         )
+        self._handed += size
+        if self._heard is not None:
+            self._heard(self._handed)
         self.seconds += time.perf_counter() - start
         return images, labels

@@ -51,6 +51,7 @@ class ConsoleReporter:
         )
         self._task: TaskID | None = None
         self._reading: TaskID | None = None
+        self._warming: TaskID | None = None
         self._read, self._listening = 0.0, ExitStack()
 
     def __enter__(self) -> ConsoleReporter:
@@ -77,6 +78,25 @@ class ConsoleReporter:
             self._read = time.monotonic()
             say(self._console, f"{text}: {done:,} of {total:,}")
 
+    def preparing(self, method: str, done: int, total: int | None) -> None:
+        """Tell how many source images a method has read before the stream, which can take longer than the stream."""
+        done = done if total is None else min(done, total)
+        text = f"warming up {masked(visible(method))}"
+        if self._console.is_terminal:
+            if self._warming is None:
+                self._warming = self._progress.add_task(text, total=total, speed="")
+            self._progress.update(self._warming, completed=done)
+        elif time.monotonic() - self._told >= QUIET_SECONDS:
+            self._told = time.monotonic()
+            of = "" if total is None else f" of {total:,}"
+            say(self._console, f"{text}: {done:,}{of} images")
+
+    def _prepared(self) -> None:
+        """Take the bar of the preparation away."""
+        if self._warming is not None:
+            self._progress.remove_task(self._warming)
+            self._warming = None
+
     def cell_started(self, label: str, done: int, total: int) -> None:
         """Begin the bar of a cell."""
         self._label, self._done, self._total, self._fresh = masked(visible(label)), done, total, 0
@@ -88,6 +108,7 @@ class ConsoleReporter:
 
     def advanced(self, images: int) -> None:
         """Move the bar; without a terminal, print a line every ten seconds."""
+        self._prepared()
         self._done += images
         self._fresh += images
         now = time.monotonic()
@@ -103,6 +124,7 @@ class ConsoleReporter:
 
     def cell_ended(self, label: str, status: str, detail: str = "") -> None:
         """Close a cell with a line that stays."""
+        self._prepared()
         self._ended += 1
         self._label = masked(visible(label))
         if status == "reused" and not detail:

@@ -89,6 +89,9 @@ class _Told:
     def cell_started(self, label: str, done: int, total: int) -> None:
         self._started(label)
 
+    def preparing(self, method: str, done: int, total: int | None) -> None:
+        """Tell nothing: the samples of the committed suites are small."""
+
     def advanced(self, images: int) -> None:
         """Tell nothing: a cell takes a few seconds."""
 
