@@ -18,8 +18,10 @@ from tta_bench.reports.columns import NAMES, Row
 from tta_bench.reports.facts import By
 from tta_bench.reports.leaderboard import leaderboard
 from tta_bench.reports.load import load_cells
+from tta_bench.reports.pareto import Cost, Front, fronts
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, report_console
+from tta_bench.reports.verdicts import Verdict, verdicts
 from tta_bench.spec import Manifest
 
 SHOWN = (
@@ -78,6 +80,18 @@ class Results:
         """Return the rows as a table; the columns are those of ``leaderboard.csv``. Arguments as in `rows`."""
         rows = self.rows(by=by, allow_mixed=allow_mixed)
         return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(NAMES))
+
+    def verdicts(self) -> list[Verdict]:
+        """Return whether adaptation is worth its cost, for each model and dataset; ``str()`` says it in words."""
+        return verdicts(self.rows(allow_mixed=True))
+
+    def pareto(self, cost: Cost = "time") -> list[Front]:
+        """Return the rows that no other row beats in accuracy and cost, for each dataset and machine.
+
+        Args:
+            cost: ``time`` or ``memory``.
+        """
+        return fronts(self.rows(allow_mixed=True), cost)
 
     def failed(self) -> dict[str, str]:
         """Return the last line of the traceback of each cell that failed, by its label."""
