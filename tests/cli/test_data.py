@@ -2,8 +2,11 @@
 """``tta-bench data`` and real data at ``run``, through the command line."""
 
 import json
+import socket
 import subprocess
 import sys
+import urllib.error
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -93,6 +96,85 @@ def test_prepare_can_only_say_what_it_would_fetch(run_data, data):
     )
     assert "blur.tar" not in done.output
     assert list(data.iterdir()) == []
+
+
+def test_prepare_says_size_and_room_and_asks(run_data, data, monkeypatch):
+    asked, got = [], []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=3 << 30))
+    monkeypatch.setattr(
+        "tta_bench.data.acquire.prepare.get", lambda downloads, *_, **__: got.append(len(downloads))
+    )
+    refused = run_data("prepare", "mnist")
+    assert isinstance(refused.exception, BadInputError)
+    assert "give --yes" in str(refused.exception)
+    monkeypatch.setattr("tta_bench.cli.data._somebody_answers", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda question: bool(asked.append(question)))
+    done = run_data("prepare", "mnist")
+    assert f"4 files to download into {data} (11.1 MiB; 3.0 GiB are free there)" in done.output
+    assert (asked, got) == (["Download them?"], [])
+    assert run_data("prepare", "mnist", "--yes").exit_code == 0
+    assert (len(asked), got) == (1, [4])
+
+
+def test_what_is_there_is_not_asked_for_again(run_data, data, monkeypatch):
+    got = []
+    monkeypatch.setattr(
+        "tta_bench.data.acquire.prepare.get", lambda downloads, *_, **__: got.append(len(downloads))
+    )
+    for split in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            path = data / "MNIST" / "raw" / f"{split}-{kind}-ubyte.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    done = run_data("prepare", "mnist")
+    assert (done.exit_code, got) == (0, [4])
+    assert "to download" not in done.output
+
+
+def test_too_little_room_is_said_before_anything_is_fetched(run_data, data, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    done = run_data("prepare", "imagenet-a", "--yes")
+    assert "GiB are needed in" in str(done.exception)
+    assert "room for 1.0 MiB" in str(done.exception)
+    assert list(data.iterdir()) == []
+
+
+def test_a_host_that_is_not_found_is_one_sentence_at_once(run_data, data, monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited"))
+    done = run_data("prepare", "mnist", "--yes")
+    assert "is not found ([Errno -2] Name or service not known); connect to the network" in str(
+        done.exception
+    )
+
+
+def test_a_hub_that_does_not_answer_is_one_sentence_at_once(tta_bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    pictures(tmp_path / "pictures")
+    done = tta_bench(
+        *("run", "--method", "source", "--dataset", tmp_path / "pictures", "--output", tmp_path / "runs"),
+        *("--model", "timm/resnet18.a1_in1k"),
+    )
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert "could not be fetched (ConnectError" in line or "could not be fetched (Connection" in line
+    assert "Retry" not in done.out + done.err
+
+
+def test_nothing_there_is_one_line(run_data, data):
+    done = run_data("check", "imagenet-c")
+    assert done.exit_code == 1
+    (line,) = done.output.splitlines()
+    assert line.startswith("the files of imagenet-c are not at")
+    pictures(data / "PACS" / "photo", ("dog",))
+    done = run_data("check", "pacs")
+    (line,) = [line for line in done.output.splitlines() if "not there" in line]
+    assert line.startswith("pacs:art_painting, pacs:cartoon, pacs:sketch not there: ")
 
 
 @pytest.mark.parametrize("command", ["check", "prepare"])

@@ -23,6 +23,7 @@ from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
 from tta_bench.cli.options import for_terminal, with_flags
 from tta_bench.cli.parity import parity
+from tta_bench.cli.recommend import recommend
 from tta_bench.cli.run import run
 from tta_bench.cli.study import study
 from tta_bench.cli.sweep import sweep
@@ -48,6 +49,7 @@ app.command()(describe)
 app.command()(leaderboard)
 app.command()(compare)
 app.command()(sweep)
+app.command()(recommend)
 app.command()(validate)
 app.command()(parity)
 app.command()(study)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from tta_bench.data.acquire.check import Finding
-    from tta_bench.data.catalogue.files import Files
+    from tta_bench.data.catalogue.files import Download, Files
     from tta_bench.data.dataset import Dataset
 
 FAILED = 1
+ABSENT_SHOWN = 3
 
 
 class Format(Enum):
@@ -118,14 +122,29 @@ def check(
 
     dataset, files = _known(name)
     console = report_console()
-    findings = []
+    found, absent = [], []
     for finding in look(dataset, files, parse_severities([severity])):
-        findings.append(finding)
+        if finding.root is None:
+            absent.append(finding)
+            continue
+        found.append(finding)
         _print_finding(console, finding)
-    bad = sum(bool(finding.problems) for finding in findings)
-    console.print(f"{len(findings) - bad} of {len(findings)} shifts are complete", highlight=False)
+    if absent:
+        _print_absent(console, absent, bool(found))
+    bad = sum(bool(finding.problems) for finding in found) + len(absent)
+    if found:
+        shifts = "1 shift is" if len(found) + len(absent) == 1 else f"{len(found) + len(absent)} shifts are"
+        console.print(f"{len(found) + len(absent) - bad} of {shifts} complete", highlight=False)
     if bad:
         raise typer.Exit(FAILED)
+
+
+def _print_absent(console: Console, absent: Sequence[Finding], others: bool) -> None:
+    """Print in one line which shifts are not there, and what helps."""
+    names = [str(one.shift) for one in absent]
+    more = f" and {len(names) - ABSENT_SHOWN} more" if len(names) > ABSENT_SHOWN else ""
+    listed = f"{', '.join(names[:ABSENT_SHOWN])}{more} not there: " if others else ""
+    _say(console, f"{listed}{absent[0].problems[0]}", "red")
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
@@ -154,11 +173,13 @@ def prepare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be downloaded, and stop.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
 ) -> None:
-    """Download what can be downloaded, with resume and checksums; print the exact steps for the rest."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    """Download what can be downloaded, with resume and checksums; print the exact steps for the rest.
 
-    from tta_bench.data.acquire.prepare import chosen_parts, get, instructions, total_size
+    It says first how large that is and how much room there is, and asks.
+    """
+    from tta_bench.data.acquire.prepare import chosen_parts, instructions
     from tta_bench.data.layouts.locate import roots
     from tta_bench.reports.text import report_console
 
@@ -170,33 +191,67 @@ def prepare(
     for note in files.notes:
         _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
-    if downloads:
-        _say(console, f"{len(downloads)} files to download into {target} ({total_size(downloads)})")
-        for download in downloads:
-            _say(console, f"  {download.url}  {download.checksum}")
-        if not dry_run:
-            with Progress(
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            ) as bar:
-                task = bar.add_task("bytes", total=None)
-                get(
-                    downloads,
-                    target,
-                    progress=lambda done, total: bar.update(task, completed=done, total=total or None),
-                    report=lambda line: _say(console, line),
-                )
+    if downloads and _agreed(console, downloads, target, dry_run, yes):
+        _download(console, downloads, target)
     if files.steps:
         _say(
             console, "By hand:" if downloads else "This dataset cannot be downloaded automatically. By hand:"
         )
     for line in instructions(files, target):
         _say(console, line)
+
+
+def _agreed(console: Console, downloads: Sequence[Download], target: Path, dry_run: bool, yes: bool) -> bool:
+    """Say what would be fetched and how much room there is, and return whether to go on.
+
+    Raises:
+        BadInputError: If there is no room, or nobody to ask.
+    """
+    from tta_bench.data.acquire.prepare import check_room, free_bytes, in_words, outstanding, total_size
+    from tta_bench.errors import BadInputError
+
+    left = downloads if dry_run else outstanding(downloads, target)
+    if not left:
+        return True
+    files, free = "1 file" if len(left) == 1 else f"{len(left)} files", in_words(free_bytes(target))
+    _say(console, f"{files} to download into {target} ({total_size(left)}; {free} are free there)")
+    for download in left:
+        _say(console, f"  {download.url}  {download.checksum}")
+    if dry_run:
+        return False
+    check_room(left, target)
+    if yes:
+        return True
+    if not _somebody_answers():
+        raise BadInputError("nobody can be asked whether to download these files; give --yes to do it")
+    return typer.confirm("Download them?")
+
+
+def _somebody_answers() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _download(console: Console, downloads: Sequence[Download], target: Path) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from tta_bench.data.acquire.prepare import get
+
+    with Progress(
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("bytes", total=None)
+        get(
+            downloads,
+            target,
+            progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+            report=lambda line: _say(console, line),
+        )
 
 
 @data_app.command()
@@ -255,14 +310,15 @@ def _known(name: str) -> tuple[Dataset, Files]:
     """
     from tta_bench import registry
     from tta_bench.data.catalogue.declare import files_of
-    from tta_bench.data.dataset import Dataset
+    from tta_bench.data.dataset import Dataset, find_dataset, is_path
     from tta_bench.errors import BadInputError
 
-    dataset = registry.load("datasets", name)
+    dataset = find_dataset(name)[0] if is_path(name) else registry.load("datasets", name)
     files = files_of(dataset) if isinstance(dataset, Dataset) else None
     if files is None:
         raise BadInputError(
-            f"{name!r} has no files to prepare or check: it is generated while loading, or is a path of your own"
+            f"{name!r} has no files to prepare or check: it is inside the package, is generated while loading, or is a "
+            "path of your own, which `tta-bench describe` looks into"
         )
     return dataset, files
 

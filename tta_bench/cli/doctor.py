@@ -80,6 +80,7 @@ def _places() -> Iterator[tuple[str, str]]:
     import torch
     from huggingface_hub import constants
 
+    from tta_bench.data.acquire.prepare import free_bytes, in_words
     from tta_bench.data.layouts.locate import CACHE_VARIABLE, cache_folder
     from tta_bench.engine.kept import LIMIT_VARIABLE, entries, size_limit
 
@@ -89,7 +90,7 @@ def _places() -> Iterator[tuple[str, str]]:
         "TORCH_HOME": Path(torch.hub.get_dir()).parent,
     }
     for name, folder in folders.items():
-        yield name, f"{folder}: {_size(folder)}"
+        yield name, f"{folder}: {_size(folder)}, {in_words(free_bytes(folder))} free"
     taken = sum(one.size for one in entries())
     yield (
         LIMIT_VARIABLE,
@@ -108,14 +109,18 @@ def _size(folder: Path) -> str:
             except OSError:
                 continue  # gone or not ours to see
             total, count = total + status.st_size, count + 1
-    return f"{total / 2**20:,.1f} MiB in {count} files"
+    return f"{total / 2**20:,.1f} MiB in {count} file{'' if count == 1 else 's'}"
 
 
 def _data() -> Iterator[tuple[str, str]]:
+    from tta_bench.data.acquire.prepare import free_bytes, in_words
     from tta_bench.data.layouts.locate import DATA_VARIABLE, roots
     from tta_bench.data.layouts.opening import here
 
-    yield DATA_VARIABLE, ", ".join(f"{root}{'' if root.is_dir() else ': not there'}" for root in roots())
+    def told(root: Path) -> str:
+        return f"{root}: {'' if root.is_dir() else 'not there, '}{in_words(free_bytes(root))} free"
+
+    yield DATA_VARIABLE, ", ".join(map(told, roots()))
     found = here()
     yield "data found", ", ".join(found) if found else "none; `tta-bench data list` says how to get some"
 

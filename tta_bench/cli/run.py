@@ -122,9 +122,13 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     from tta_bench.reports.progress import say
     from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
+    from tta_bench.reports.verdicts import verdicts
 
     console.print()
-    print_table(ran.results.rows(allow_mixed=True), console)
+    rows = ran.results.rows(allow_mixed=True)
+    print_table(rows, console)
+    for number, verdict in enumerate(verdicts(rows)):
+        say(console, f"{'' if number else chr(10)}{verdict}")
     fresh = {one.cell for one in ran.ended if one.status != "reused"}
     again = sum(one.status in ("remeasured", "differs") for one in ran.ended)
     reused = sum(one.status == "reused" for one in ran.ended)

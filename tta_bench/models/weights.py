@@ -13,6 +13,10 @@ import torch
 from tta_bench.data.images.preprocess import Interpolation
 from tta_bench.errors import BadInputError, IncompatibleError
 
+ANSWER_SECONDS = 10.0
+NETWORK = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "huggingface_hub")
+"""Libraries whose errors mean that the hub cannot be reached."""
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -61,6 +65,8 @@ def hub_file(name: str, repository: str, files: Sequence[str]) -> str:
     identifier, _, revision = repository.partition("@")
     failure: Exception | None = None
     for cached_only in (True, False):
+        if not cached_only and (trouble := hub_trouble()) is not None:
+            raise unreachable(name, place, trouble) from trouble
         for file in files:
             try:
                 path: str = hf_hub_download(
@@ -72,6 +78,22 @@ def hub_file(name: str, repository: str, files: Sequence[str]) -> str:
                 if not cached_only and isinstance(error, LocalEntryNotFoundError):
                     raise unreachable(name, place, error) from error
     raise unreachable(name, place, failure) from failure
+
+
+def hub_trouble() -> Exception | None:
+    """Return what keeps this machine from the hub, None if it answers; asked once, since the library asks for long."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return ConnectionError("HF_HUB_OFFLINE is set")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+    except Exception as error:
+        # whatever the library of its session raises, which differs between its versions
+        if type(error).__module__.partition(".")[0] not in NETWORK and not isinstance(error, OSError):
+            raise
+        return error
+    return None
 
 
 def misfit(name: str, path: str | Path, reason: object) -> BadInputError:

@@ -33,8 +33,7 @@ def different_predictions(old: pa.Table, new: pa.Table) -> int:
         left, right = (pc.cast(one.column(name), _plain(one, name)).slice(0, rows) for one in (old, new))
         differs = pc.or_(differs, pc.not_equal(left.combine_chunks(), right.combine_chunks()))
     differing: int = sum(one is not False for one in differs.to_pylist())
-    extra: int = abs(old.num_rows - new.num_rows)
-    return differing + extra
+    return differing + int(abs(old.num_rows - new.num_rows))
 
 
 def _plain(table: pa.Table, name: str) -> pa.DataType:

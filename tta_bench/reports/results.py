@@ -20,8 +20,10 @@ from tta_bench.reports.facts import By
 from tta_bench.reports.leaderboard import leaderboard
 from tta_bench.reports.load import load_cells
 from tta_bench.reports.pairing import Comparison
+from tta_bench.reports.pareto import Cost, Front, fronts
 from tta_bench.reports.table import print_table
 from tta_bench.reports.text import PLAIN_WIDTH, report_console
+from tta_bench.reports.verdicts import Verdict, verdicts
 from tta_bench.reports.versus import compare_methods
 from tta_bench.spec import Manifest
 from tta_bench.spec.texts import masked, visible
@@ -148,6 +150,18 @@ class Results:
         others, last = (methods, baseline) if baseline else (methods[:-1], "".join(methods[-1:]))
         cells = load_cells(self.folders, self.ids)
         return Compared(compare_methods(cells, others, last, allow_mixed=allow_mixed, seed=seed))
+
+    def verdicts(self) -> list[Verdict]:
+        """Return whether adaptation is worth its cost, for each model and dataset; ``str()`` says it in words."""
+        return verdicts(self.rows(allow_mixed=True))
+
+    def pareto(self, cost: Cost = "time") -> list[Front]:
+        """Return the rows that no other row beats in accuracy and cost, for each dataset and machine.
+
+        Args:
+            cost: ``time`` or ``memory``.
+        """
+        return fronts(self.rows(allow_mixed=True), cost)
 
     def failed(self) -> dict[str, str]:
         """Return the last line of the traceback of each cell that failed, by its label."""

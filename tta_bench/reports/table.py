@@ -152,7 +152,8 @@ def _gain(row: Row, sign: Signs) -> str:
     return percent(row.gain, row.gain_low, row.gain_high, sign, signed=True)
 
 
-def _clock(row: Row, sign: Signs) -> str:
+def clock(row: Row, sign: Signs) -> str:
+    """Return the median time of a row with its batch size, marked where it is noisy."""
     batch = "" if row.ms_p50 is None or row.batch_size is None else f"@{row.batch_size}"
     noisy = NOISY_MARK if row.noisy and row.ms_p50 is not None else ""
     return noisy + measured(row.ms_p50, sign) + batch
@@ -160,7 +161,7 @@ def _clock(row: Row, sign: Signs) -> str:
 
 _TEXTS: dict[str, Callable[[Row, Signs], str]] = {
     "method": _method, "model": _model, "shifts": _shift, "cells": _cells, "accuracy": _accuracy,
-    "gain": _gain, "ms_p50": _clock,
+    "gain": _gain, "ms_p50": clock,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -100,7 +101,7 @@ def _fetch(download: Download, path: Path, progress: Progress, pause_s: float) -
 
 
 def _refuse_hopeless(download: Download, part: Path, error: Exception) -> None:
-    """Refuse what no further attempt changes: our own refusal, a full disk, or an address that is none.
+    """Refuse what no further attempt changes: our own refusal, a full disk, no network, or an address that is none.
 
     Raises:
         BadInputError: With the reason.
@@ -111,6 +112,12 @@ def _refuse_hopeless(download: Download, part: Path, error: Exception) -> None:
         raise BadInputError(
             f"{download.file} cannot be written to {part.parent} ({error.strerror}); free space or choose another "
             "folder with --root, and run the command again"
+        ) from error
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, socket.gaierror):
+        raise BadInputError(
+            f"{download.file} cannot be fetched, since the host of {download.url} is not found ({reason}); connect to "
+            "the network and run the command again"
         ) from error
     if isinstance(error, ValueError):
         raise BadInputError(

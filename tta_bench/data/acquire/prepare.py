@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,67 @@ def _lacking(marker: Any, download: Download, target: Path) -> list[str] | None:
     return [name for name, size in sizes.items() if state(str(target / name))[:1] != [size]]
 
 
+def outstanding(downloads: Sequence[Download], root: Path) -> tuple[Download, ...]:
+    """Return the downloads that are not there in full yet.
+
+    Args:
+        downloads: All that are meant.
+        root: Data folder.
+    """
+
+    def there(one: Download) -> bool:
+        if one.unpack:
+            done = read_kept(root / ARCHIVES / f"{one.file}.done")
+            return _lacking(done, one, root / one.into) == []
+        return (root / one.into / one.file).is_file()
+
+    return tuple(one for one in downloads if not there(one))
+
+
+def free_bytes(root: Path) -> int:
+    """Return the room on the disk of a folder that may not be there yet.
+
+    Raises:
+        BadInputError: If no folder above it can be looked into.
+    """
+    above = next((place for place in (root, *root.absolute().parents) if place.is_dir()), root)
+    try:
+        return shutil.disk_usage(above).free
+    except OSError as error:
+        raise BadInputError(
+            f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with "
+            "root=",
+            options=("root",),
+        ) from error
+
+
+def check_room(downloads: Sequence[Download], root: Path) -> None:
+    """Refuse downloads that the disk has no room for; an unpacked archive is as large again, as images do not shrink.
+
+    Raises:
+        BadInputError: With what is needed and what there is.
+    """
+    largest = max((one.size for one in downloads if one.unpack), default=0)
+    needed, free = sum(one.size for one in downloads) + largest, free_bytes(root)
+    if needed > free:
+        raise BadInputError(
+            f"{in_words(needed)} are needed in {root}, which has room for {in_words(free)}; free space or choose "
+            "another folder with root=",
+            options=("root",),
+        )
+
+
+def in_words(size: int) -> str:
+    """Return bytes as people say them."""
+    if size >= GIB // 10:
+        return f"{size / GIB:,.1f} GiB"
+    return f"{size / (1 << 20):,.1f} MiB"
+
+
 def total_size(downloads: Sequence[Download]) -> str:
     """Return how much there is to fetch, in words."""
     size = sum(download.size for download in downloads)
     unknown = sum(not download.size for download in downloads)
-    known = f"{size / GIB:.1f} GiB" if size else ""
+    known = in_words(size) if size else ""
     more = f"{unknown} file{'s' if unknown > 1 else ''} of unpublished size" if unknown else ""
     return " and ".join(part for part in (known, more) if part)
