@@ -57,6 +57,7 @@ class Calip(Matching):
         precision=ALL_PRECISIONS,
         idle=(("texts_weight", 0.0), ("patches_weight", 0.0), ("scale", 0.0)),
         parity="vlm/calip",
+        reference_licence="none stated",
         cost="1 forward",
         notes="Needs patch features in the space of the texts: CLIP's transformers with a class token and its ResNets. "
         "The scale of the sum is above that of the model: fit a temperature before calibration is compared.",

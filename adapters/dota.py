@@ -70,6 +70,7 @@ class Dota(Matching):
         precision=ALL_PRECISIONS,
         idle=(("eta", 0.0),),
         parity="vlm/dota",
+        reference_licence="MIT",
         cost="1 forward + the inverse of a D x D matrix",
         notes="Online and without gradients; its state holds K x D x D numbers. The scores are logits on no known "
         "scale: fit a temperature before calibration is compared. The published settings were chosen on each test set.",

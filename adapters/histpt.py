@@ -70,6 +70,7 @@ class HisTpt(PromptTuning):
         model="pocket-clip",
         precision=ALL_PRECISIONS,
         parity="vlm/histpt",
+        reference_licence="none stated",
         cost="1 forward; text tower, over all classes: 2 forward + 1 backward",
         notes="The first pseudo-label is the model's own prediction, and nothing is reset: watch for collapse.",
     )

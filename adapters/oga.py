@@ -67,6 +67,7 @@ class Oga(Matching):
         precision=ALL_PRECISIONS,
         idle=(("tau", 0.0),),
         parity="vlm/oga",
+        reference_licence="MIT",
         cost="1 forward + the pseudo-inverse of a D x D matrix",
         notes="Online and without gradients; depends on the order, so its authors report the mean of the worst tenth "
         "of 100 orders.",

@@ -85,6 +85,7 @@ class Panda(Descending):
         precision=ALL_PRECISIONS,
         idle=(("lr", 0.0), ("beta", 0.0), ("scale", 0.0)),
         parity="vlm/panda",
+        reference_licence="none stated",
         cost="2.2 forward + 1.1 backward",
         notes="Each batch needs two images or more; with the same composites a batch of one class loses its class too.",
     )

@@ -74,6 +74,7 @@ class PromptAlign(ViewTuning):
         vmappable=True,
         chunk=4,
         parity="vlm/promptalign",
+        reference_licence="none stated",
         cost="71 forward, 6 of them differentiated; text tower, over all classes: 3 forward + 1 backward",
         notes="Needs prompts that were trained with the very model, and source statistics. The alignment dominates "
         "the loss; its L1 terms make float32 and float64 differ visibly.",

@@ -17,6 +17,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tta_bench.engine import kept
+from tta_bench.engine.feature_files import Block, FeatureFolder
 from tta_bench.hyperparameters import create_method
 from tta_bench.method import Inputs, Task
 from tta_bench.steps import step, step_variants
@@ -27,6 +29,7 @@ import cache_loops as loops
 CLASSES, DIM, BATCH = 1000, 512, 64
 WARM, TIMED, ROUNDS = 3000, 128, 3
 SWEEP, SWEEP_SECONDS = 10_000, 60
+PER_FILE = 4096
 ALPHAS, BETAS = (0.5, 1.0, 2.0, 3.0, 5.0), (1.0, 3.0, 5.0, 8.0)
 
 
@@ -118,3 +121,39 @@ def test_tda_sweep(text, benchmark, goal):
     benchmark.pedantic(lambda: None, rounds=1)
     goal("tda_sweep_of_20_seconds", taken, SWEEP_SECONDS)
     goal("tda_sweep_of_20_over_one_variant", taken / alone, len(methods))
+
+
+def test_reading_the_cache(text, benchmark, goal, tmp_path, monkeypatch):
+    """Read 10,000 features from the cache and sum them, so that every page is read, beside a product with 1,000 texts."""
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path))
+    features = features_of(text, SWEEP)
+    folder = FeatureFolder({"images": SWEEP}, PER_FILE)
+    starts = range(0, SWEEP, PER_FILE)
+    for start in starts:
+        block = Block(start, min(start + PER_FILE, SWEEP))
+        block.put(range(start, block.stop), features[start : block.stop], None, 1.0)
+        folder.keep(block)
+
+    def product():
+        return [part @ text.T for part in torch.split(features, PER_FILE)]
+
+    def read():
+        blocks = [folder.block(start) for start in starts]
+        assert all(block.cached for block in blocks)
+        parts = [block.charged(block.start, block.stop, text.device).features for block in blocks]
+        return parts, sum(part.sum() for part in parts)
+
+    def first():
+        kept._verified.clear()  # as in a process that has compared no checksum yet
+        return read()
+
+    assert torch.equal(torch.cat(first()[0]), features)
+    works = {"product": product, "first": first, "read": read}
+    taken = {name: [] for name in works}
+    for _ in range(15):
+        for name, work in works.items():
+            taken[name].append(seconds(work))
+    least = {name: min(times) for name, times in taken.items()}
+    benchmark.extra_info |= {f"{name}_ms": 1e3 * value for name, value in least.items()}
+    benchmark.pedantic(read, rounds=1)
+    goal("product_with_cached_features", 1 + least["read"] / least["product"], 1.05)

@@ -49,6 +49,16 @@ def test_pocket_online_plans_every_online_method_on_every_corruption(tta_bench, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_pocket_vlm_plans_every_method_on_models_of_ours(tta_bench, tmp_path):
+    done = tta_bench("run", "--suite", "pocket-vlm", "--dry-run", "--output", tmp_path / "runs")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert f"suite pocket-vlm, version {load_suite('pocket-vlm').version}; 248 cells;" in said
+    assert "4 corruptions at severity 5; first-200 images per shift" in said
+    assert "ttl on pocket-vit-clip: reset per image" in said
+    assert "rlcf[reward=pocket-clip] · pocket-clip · pocket-sketch" in said
+
+
 def test_pocket_fashion_puts_the_same_methods_on_one_network_and_real_images(tta_bench, tmp_path):
     suite, online = load_suite("pocket-fashion"), load_suite("pocket-online")
     tokens = {"foa"}  # needs a vision transformer

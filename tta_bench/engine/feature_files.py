@@ -105,10 +105,10 @@ class Block:
         self.filled = range(self.filled.start, rows.stop)
 
     def charged(self, start: int, stop: int, device: torch.device) -> Charged:
-        """Return some of its images, copied."""
+        """Return some of its images; on the CPU their features are not copied."""
         place = slice(start - self.start, stop - self.start)
         return Charged(
-            self.features[place].to(device, copy=True),
+            self.features[place].to(device),
             None if self.view_ms is None else self.view_ms[place].copy(),
             self.encode_ms[place].copy(),
             np.full(stop - start, self.cached),
