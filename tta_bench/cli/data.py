@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tta_bench.cli.examples import epilog
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -57,7 +59,7 @@ data_app = typer.Typer(
 )
 
 
-@data_app.command("list")
+@data_app.command("list", epilog=epilog("data list"))
 def list_data() -> None:
     """List the datasets that live in files, whether they are present, and how to get them.
 
@@ -104,7 +106,7 @@ def _listed(name: str) -> tuple[str, str, str, str] | None:
     )
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data check"))
 def check(
     name: Name,
     severity: Annotated[
@@ -129,9 +131,11 @@ def check(
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
+    from tta_bench.reports.text import counted
+
     survey = finding.survey
-    counts = f"{survey.images} images" + (f" of {finding.expected}" if finding.expected else "")
-    line = f"{finding.shift}: {counts}, {survey.classes} classes"
+    counts = counted(survey.images, "image") + (f" of {finding.expected}" if finding.expected else "")
+    line = f"{finding.shift}: {counts}, {counted(survey.classes, 'class', 'classes')}"
     if survey.first_hash:
         line += f", first image sha256 {survey.first_hash}"
     state = "incomplete" if finding.problems else "complete"
@@ -142,7 +146,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
         _say(console, f"  note: {note}", "dim")
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data prepare"))
 def prepare(
     name: Name,
     root: Annotated[
@@ -160,7 +164,7 @@ def prepare(
 
     from tta_bench.data.acquire.prepare import chosen_parts, get, instructions, total_size
     from tta_bench.data.layouts.locate import roots
-    from tta_bench.reports.text import report_console
+    from tta_bench.reports.text import counted, report_console
 
     dataset, files = _known(name)
     target = (root or roots()[0]).expanduser()
@@ -171,7 +175,9 @@ def prepare(
         _say(console, f"note: {note}")
     downloads = chosen_parts(files, part or [])
     if downloads:
-        _say(console, f"{len(downloads)} files to download into {target} ({total_size(downloads)})")
+        _say(
+            console, f"{counted(len(downloads), 'file')} to download into {target} ({total_size(downloads)})"
+        )
         for download in downloads:
             _say(console, f"  {download.url}  {download.checksum}")
         if not dry_run:
@@ -199,7 +205,7 @@ def prepare(
         _say(console, line)
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data corrupt"))
 def corrupt(
     src: Annotated[Path, typer.Argument(help="Folder of images; its structure is kept.")],
     dst: Annotated[Path, typer.Argument(help="Folder for DST/CORRUPTION/SEVERITY/...")],
@@ -222,7 +228,7 @@ def corrupt(
 
     from tta_bench.data.corruptions import Options
     from tta_bench.data.corruptions.folder import corrupt_folder
-    from tta_bench.reports.text import report_console
+    from tta_bench.reports.text import counted, report_console
     from tta_bench.spec import parse_severities
 
     console = report_console()
@@ -242,7 +248,10 @@ def corrupt(
             on_bad_image=on_bad_image.value,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _say(console, f"{report.images} images, {report.files} files in {dst}, {report.written} of them new")
+    _say(
+        console,
+        f"{counted(report.images, 'image')}, {counted(report.files, 'file')} in {dst}, {report.written} of them new",
+    )
     for one in report.left_out:
         _say(console, f"skipped: {one.reason}", "red")
 

@@ -75,6 +75,7 @@ class Cell:
         variant: The hyper-parameters that differ from the method's defaults, as text.
         plugin: The file that defines the method; None if it is registered.
         suite: The suite that the run follows.
+        files: The files that define its dataset and its model, where plug-in files do.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
             ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
@@ -106,6 +107,7 @@ class Cell:
     variant: str = _label("")
     plugin: PluginFile | None = _label(None)
     suite: SuiteUse | None = _label(None)
+    files: tuple[PluginFile, ...] = _label(())
 
     def each_shift(self) -> tuple[Shift, ...]:
         """Return the shifts in the order of the stream."""
@@ -116,7 +118,8 @@ class Cell:
         """Return what progress lines call the cell."""
         changed = f"[{self.variant}]" if self.variant else ""
         where = self.shifts[0] if len(self.shifts) == 1 else f"{self.dataset} ({len(self.shifts)} shifts)"
-        return f"{self.method}{changed} · {self.model} · {where}"
+        seed = f" · seed {self.seed}" if self.seed else ""
+        return f"{self.method}{changed} · {self.model} · {where}{seed}"
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that the id depends on."""
