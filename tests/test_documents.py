@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_method_of_the_guide_for_contributors_is_complete(tmp_path):
-    (block,) = re.findall(
+    block, _ = re.findall(
         r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
     )
     path = tmp_path / "mine.py"

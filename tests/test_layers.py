@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LAYERS = [
     {"errors", "spec"},
-    {"registry", "config", "suites", "prompts"},
+    {"registry", "config", "suites", "prompts", "names"},
     {"norms", "augment", "losses", "optim"},
     {"data"},
     {"models"},
     {"method"},
-    {"hyperparameters", "steps"},
+    {"plugins", "hyperparameters", "steps"},
     {"checks", "testing", "parity"},
     {"engine"},
     {"records"},

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tta_bench.errors import BadInputError, UnknownNameError
+from tta_bench.names import split, split_datasets
 from tta_bench.spec import Controls, Request
 from tta_bench.spec.options import Option, options_of
 
@@ -116,6 +117,8 @@ def effective_config(request: Request, controls: Controls) -> str:
     values = {name: getattr(request, name) for name in options_of(Request)}
     if request.suite is not None:
         values = {name: value for name, value in values.items() if name in request.suite.changed}
+    for name, parted in (("methods", split), ("datasets", split_datasets)):
+        values |= {name: tuple(parted(values[name]))} if name in values else {}
     values |= {"presets": {"": request.preset, **request.presets}} if values.pop("preset", "") else {}
     return write_config(
         {**values, **{name: getattr(controls, name) for name in options_of(Controls)}},

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.method import Card, Method
+from tta_bench.plugins import register
 from tta_bench.spec import RESETS, PluginFile, digest
 from tta_bench.spec.code import code_hash, module_texts
 
@@ -70,10 +71,13 @@ def check_method_class(name: str, found: Any) -> type[Method]:
 def methods_in_file(path: Path) -> dict[str, type[Method]]:
     """Return the methods that a Python file defines, by their ``name`` attribute or class name in lower case.
 
+    Its datasets and models are made known to this process, see `tta_bench.plugins.register`.
+
     Raises:
-        PluginError: If the file cannot be imported or defines no method.
+        PluginError: If the file cannot be imported, or defines no method, dataset or model.
     """
     module = registry.load_file(path)
+    others = register(path, module)
     found = {
         str(getattr(value, "name", key.lower())): value
         for key, value in vars(module).items()
@@ -82,8 +86,10 @@ def methods_in_file(path: Path) -> dict[str, type[Method]]:
         and value.__module__ == module.__name__
         and not inspect.isabstract(value)
     }
-    if not found:
-        raise PluginError(f"{path} defines no method; expected a subclass of tta_bench.method.Method in it")
+    if not (found or others):
+        raise PluginError(
+            f"{path} defines no method, dataset or model; expected a subclass of tta_bench.method.Method in it"
+        )
     return found
 
 
@@ -114,15 +120,26 @@ def plugin_method(plugin: PluginFile, name: str) -> type[Method]:
     Raises:
         PluginError: If the file is gone, is another one by now, or defines no such method.
     """
+    path, methods = Path(plugin.path), load_plugin(plugin)
+    if name not in methods:
+        raise PluginError(
+            f"{path} defines {', '.join(methods) or 'none'} and no method {name!r}; plan the run again"
+        )
+    return methods[name]
+
+
+def load_plugin(plugin: PluginFile) -> dict[str, type[Method]]:
+    """Return the methods of a plug-in file, and make its datasets and models known.
+
+    Raises:
+        PluginError: If the file is gone, or is another one by now.
+    """
     path = Path(plugin.path)
     if path.is_file() and file_hash(path) != plugin.sha256:
         raise PluginError(
             f"{path} should be the file that the cell was planned with and is another; plan the run again"
         )
-    methods = methods_in_file(path)
-    if name not in methods:
-        raise PluginError(f"{path} defines {', '.join(methods)} and no method {name!r}; plan the run again")
-    return methods[name]
+    return methods_in_file(path)
 
 
 def file_hash(path: Path) -> str:

@@ -184,6 +184,12 @@ class Card:
     reference_licence: str = ""
     notes: str = ""
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """Return the names that lists and ``--method @NAME`` know the method's groups by."""
+        of_needs = {"clip": "text" in self.needs, "forward-only": "gradients" not in self.needs}
+        return frozenset({self.category, *(name for name, inside in of_needs.items() if inside)})
+
 
 class Cost(NamedTuple):
     """The cost of one part of a step.

@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tta_bench.errors import PluginError, UnknownNameError
 
@@ -29,14 +29,69 @@ ANYTHING = (BaseException,)
 """Exceptions expected from a method while its cell runs; the user's interruption is caught before it."""
 
 
-@lru_cache
-def registered(group: Group) -> Mapping[str, EntryPoint]:
-    """Return the entry points of a group by name.
+class FilePoint(NamedTuple):
+    """What a plug-in file calls by a name; it stands where an entry point would.
+
+    Attributes:
+        name: The name.
+        module: The module that the file was imported as.
+        path: The file.
+        title: One line for lists.
+        found: The object.
+    """
+
+    name: str
+    module: str
+    path: str
+    title: str
+    found: Any
+
+    @property
+    def value(self) -> str:
+        """Return where the object lies, for messages."""
+        return self.path
+
+    @property
+    def attr(self) -> str:
+        """Return the name again: a file's objects have no other."""
+        return self.name
+
+    def load(self) -> Any:
+        """Return the object."""
+        return self.found
+
+
+Point = EntryPoint | FilePoint
+_of_files: dict[Group, dict[str, FilePoint]] = {}
+
+
+def add(group: Group, point: FilePoint) -> None:
+    """Make an object of a plug-in file known to this process; the same file may give it again.
+
+    Raises:
+        PluginError: If a package or another file has the name.
+    """
+    other = registered(group).get(point.name)
+    if other is not None and not (isinstance(other, FilePoint) and other.path == point.path):
+        raise PluginError(
+            f"{group[:-1]} {point.name!r} of {point.path} is also one of {owner(other)}; give it another name"
+        )
+    _of_files.setdefault(group, {})[point.name] = point
+
+
+def registered(group: Group) -> Mapping[str, Point]:
+    """Return what is registered in a group by name: entry points of packages, and objects of plug-in files.
 
     Raises:
         PluginError: If two packages claim one name for different objects.
     """
-    found: dict[str, EntryPoint] = {}
+    packages, files = _packages(group), _of_files.get(group)
+    return dict(sorted({**packages, **files}.items())) if files else packages
+
+
+@lru_cache
+def _packages(group: Group) -> Mapping[str, Point]:
+    found: dict[str, Point] = {}
     for point in entry_points(group=f"tta_bench.{group}"):
         first = found.setdefault(point.name, point)
         if first.value != point.value:
@@ -47,8 +102,10 @@ def registered(group: Group) -> Mapping[str, EntryPoint]:
     return dict(sorted(found.items()))
 
 
-def owner(point: EntryPoint) -> str:
-    """Return the distribution that registered an entry point."""
+def owner(point: Point) -> str:
+    """Return the distribution or the file that registered a name."""
+    if isinstance(point, FilePoint):
+        return point.path
     return point.dist.name if point.dist is not None else "an unnamed package"
 
 
@@ -82,16 +139,18 @@ def load(group: Group, name: str) -> Any:
         ) from error
 
 
-def built_in(point: EntryPoint) -> bool:
+def built_in(point: Point) -> bool:
     """Return whether an entry point names an object of this package."""
     return point.module.partition(".")[0] == __name__.partition(".")[0]
 
 
-def summary(point: EntryPoint) -> str:
+def summary(point: Point) -> str:
     """Return one line about an entry point's object, read from its source without importing it or its package.
 
     It is the first line of its docstring, or the ``title`` of a call that makes it, or the module's first line.
     """
+    if isinstance(point, FilePoint):
+        return point.title
     source = _source(point.module)
     if source is None:
         return f"cannot be imported: no module named {point.module!r}"
@@ -130,8 +189,13 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
+_modules: dict[tuple[str, str], ModuleType] = {}
+
+
 def load_file(path: Path) -> ModuleType:
     """Import one Python file as a module of its own, for ``--plugin FILE`` and ``validate FILE``.
+
+    It is imported once while its bytes are the same.
 
     Raises:
         PluginError: If there is no such file or it cannot be imported.
@@ -140,6 +204,9 @@ def load_file(path: Path) -> ModuleType:
         raise PluginError(f"expected a Python file, got {str(path)!r}, which does not exist; check the path")
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"{PLUGIN}{place}_{path.stem}"  # two files may have one stem
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    if _modules.get((name, content)) is sys.modules.get(name, ...):
+        return _modules[name, content]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"expected a Python file ending in .py, got {str(path)!r}")
@@ -150,4 +217,5 @@ def load_file(path: Path) -> ModuleType:
     except FAILURES as error:
         del sys.modules[name]
         raise PluginError(f"{path} cannot be imported: {brief(error)}; fix the file") from error
+    _modules[name, content] = module
     return module

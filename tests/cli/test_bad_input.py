@@ -40,7 +40,7 @@ CASES = {
     "severity": ((*RUN, "--severity", "9"), "--severity must be 1 to 5, got 9"),
     "severity in the name": (
         ("run", "--method", "source", "--dataset", "pocket-c:fog:9"),
-        "the severity in 'pocket-c:fog:9' must be 1 to 5, got '9'",
+        "the severity in 'pocket-c:fog:9' must be 1 to 5, or like 1-5 or *, got '9'",
     ),
     "hyper-parameter": (
         ("run", "--method", "tent", "--dataset", "pocket", "--set", "learning_rate=1"),

@@ -12,6 +12,7 @@ from tta_bench.engine.session import Session
 from tta_bench.errors import Caution
 from tta_bench.records.files import Files
 from tta_bench.records.plans import put_plan
+from tta_bench.records.store import Store
 from tta_bench.reports.csv_file import validate_leaderboard
 from tta_bench.reports.leaderboard import board, leaderboard
 from tta_bench.reports.table_files import write_table
@@ -72,14 +73,20 @@ def test_rows_per_shift_count_the_cells_of_their_shift(half):
 
 
 def test_a_cell_that_began_counts_without_any_plan(cell, make, tmp_path):
-    from tta_bench.records.store import Store
-
     folder = cell("a", cell=shifted("fog", "tent"))
     Store(tmp_path / "runs").write_manifest(
         make.manifest("b", status="running", cell=shifted("snow", "tent"))
     )
     (row,) = leaderboard([folder])
     assert (row.status, row.cells, row.planned) == ("incomplete", 1, 2)
+
+
+def test_a_run_under_way_is_not_called_interrupted(half, make, monkeypatch):
+    store = Store(half)
+    store.write_manifest(make.manifest("m-snow", status="running", cell=shifted("snow", "mine")))
+    assert "4 of 6 cells, interrupted" in board([half]).missing[0]
+    monkeypatch.setattr(Store, "is_written", lambda self, cell: cell == "m-snow")
+    assert "4 of 6 cells, a run is under way" in board([half]).missing[0]
 
 
 def test_an_edit_of_the_code_replaces_the_plan_made_before_it(half, cell, make):
@@ -115,7 +122,7 @@ def test_an_interrupted_run_leaves_its_plan_and_says_what_is_missing(tta_bench, 
     (plan,) = Path("runs/plans").glob("*.json")
     assert len(json.loads(plan.read_text())["cells"]) == 4
     told = tta_bench("leaderboard", "runs")
-    assert "3 of 4 cells, interrupted: norm on pocket-c (1) are missing" in told.out
+    assert "3 of 4 cells, interrupted: norm on pocket-c (1) is missing" in told.out
     assert "1 of 2" in told.out
     rows = list(csv.DictReader(Path("runs/leaderboard.csv").read_text(encoding="utf-8").splitlines()))
     assert {row["method"]: row["status"] for row in rows} == {"source": "complete", "norm": "incomplete"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -38,8 +39,22 @@ def state_keeps_its_shape(method: Method) -> None:
         for seed, n in enumerate(sizes):
             after = bench.adapt(state, bench.inputs(n, seed)).state
             change = _changed(state, after, method.card.grows)
-            promise(not change, f"{change} after a step {bench.where}")
+            promise(not change, f"{change} after a step {bench.where}{_advice(method, change)}")
             state = after
+
+
+def _advice(method: Method, found: str) -> str:
+    """Return what the card would say if the change is meant."""
+    grown = re.match(r"\['(\w+)'\].* of the state (appeared|went from \()", found)
+    if grown is None:
+        return ""
+    names = ", ".join(repr(name).replace("'", '"') for name in dict.fromkeys((*method.card.grows, grown[1])))
+    why = (
+        "a torch optimiser makes its tensors at its first step"
+        if grown[1] == "optimizer"
+        else "if that is meant"
+    )
+    return f"; {why}: put fixed_shapes=False, grows=({names},) into the Card"
 
 
 def _changed(before: Any, after: Any, grows: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from tta_bench.cli.data import data_app
 from tta_bench.cli.describe import describe
 from tta_bench.cli.doctor import doctor
 from tta_bench.cli.ending import Commands, require_output, say_on_stderr, stopped_by_signals
+from tta_bench.cli.examples import EXIT_CODES, epilog
 from tta_bench.cli.islands import islands
 from tta_bench.cli.leaderboard import leaderboard
 from tta_bench.cli.listing import list_names
@@ -36,25 +37,24 @@ app = typer.Typer(
     name="tta-bench",
     cls=Commands,
     help="Benchmark test-time adaptation of image classifiers and CLIP-like models.",
-    epilog="A first run with nothing to download: tta-bench run --method apm --dataset pocket-c",
+    epilog=f"A first run with nothing to download: tta-bench run --method apm --dataset pocket-c\n\n{EXIT_CODES}",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command("list")(list_names)
-app.command()(describe)
-app.command()(leaderboard)
-app.command()(compare)
-app.command()(sweep)
-app.command()(recommend)
-app.command()(validate)
-app.command()(parity)
-app.command()(study)
-app.command()(doctor)
-app.command()(islands)
+app.command("run", epilog=epilog("run"))(run)
+app.command("list", epilog=epilog("list"))(list_names)
+app.command("describe", epilog=epilog("describe"))(describe)
+app.command("leaderboard", epilog=epilog("leaderboard"))(leaderboard)
+app.command("compare", epilog=epilog("compare"))(compare)
+app.command("sweep", epilog=epilog("sweep"))(sweep)
+app.command("recommend", epilog=epilog("recommend"))(recommend)
+app.command("validate", epilog=epilog("validate"))(validate)
+app.command("parity", epilog=epilog("parity"))(parity)
+app.command("study", epilog=epilog("study"))(study)
+app.command("doctor", epilog=epilog("doctor"))(doctor)
+app.command("islands", epilog=epilog("islands"))(islands)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 

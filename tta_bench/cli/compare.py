@@ -3,11 +3,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tta_bench.cli.names import split_names
+from tta_bench.cli.plugin import Plugins, methods_of_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tta_bench.method import Method
+    from tta_bench.reports.load import StoredCell
+
+
+def of_current_code(one: StoredCell, own: Mapping[str, type[Method]]) -> bool:
+    """Return whether a cell's method is not one of a file's, or ran with the code that the file holds now."""
+    from tta_bench.hyperparameters import source_hash
+
+    return one.cell.method not in own or one.cell.method_hash == source_hash(own[one.cell.method])
 
 
 def compare(
@@ -36,12 +50,14 @@ def compare(
             help="Only cells of which this is true, e.g. batch_size=64, shift=*:fog:*; repeat for all.",
         ),
     ] = None,
+    plugin: Plugins = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Compare methods, or two run folders, on the images that both saw: effects with intervals and paired tests.
 
-    With --methods, cells of all run folders are pooled. Without it, two run folders are compared, cell by cell, and
-    the protocol facts that differ come first.
+    With --methods, cells of all run folders are pooled; --plugin chooses, of several versions of a file's method, that
+    which the file holds now. Without methods, two run folders are compared, cell by cell, and the protocol facts that
+    differ come first.
     """
     from tta_bench.errors import BadInputError
     from tta_bench.reports.compare import compare as build
@@ -51,12 +67,14 @@ def compare(
     from tta_bench.reports.text import report_console
     from tta_bench.reports.versus import compare_methods
 
-    if methods or baseline:
+    if methods or baseline or plugin:
         asked = parse_where(where or ())
         cells = [one for one in load_cells(runs) if asked.of_stored(one)]
-        found = compare_methods(
-            cells, split_names(methods or ()), baseline, allow_mixed=allow_mixed, seed=seed
-        )
+        own = methods_of_files(plugin)
+        if own:
+            cells = [one for one in cells if of_current_code(one, own)]
+        names = split_names(methods or ()) or list(own)
+        found = compare_methods(cells, names, baseline, allow_mixed=allow_mixed, seed=seed)
     elif len(runs) != 2:
         raise BadInputError(
             f"compare takes two run folders, or any number with --methods A,B, got {len(runs)} and no methods"

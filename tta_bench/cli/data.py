@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tta_bench.cli.examples import epilog
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,7 +63,7 @@ data_app = typer.Typer(
 )
 
 
-@data_app.command("list")
+@data_app.command("list", epilog=epilog("data list"))
 def list_data() -> None:
     """List the datasets that live in files, whether they are present, and how to get them.
 
@@ -108,7 +110,7 @@ def _listed(name: str) -> tuple[str, str, str, str] | None:
     )
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data check"))
 def check(
     name: Name,
     severity: Annotated[
@@ -148,9 +150,11 @@ def _print_absent(console: Console, absent: Sequence[Finding], others: bool) -> 
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
+    from tta_bench.reports.text import counted
+
     survey = finding.survey
-    counts = f"{survey.images} images" + (f" of {finding.expected}" if finding.expected else "")
-    line = f"{finding.shift}: {counts}, {survey.classes} classes"
+    counts = counted(survey.images, "image") + (f" of {finding.expected}" if finding.expected else "")
+    line = f"{finding.shift}: {counts}, {counted(survey.classes, 'class', 'classes')}"
     if survey.first_hash:
         line += f", first image sha256 {survey.first_hash}"
     state = "incomplete" if finding.problems else "complete"
@@ -161,7 +165,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
         _say(console, f"  note: {note}", "dim")
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data prepare"))
 def prepare(
     name: Name,
     root: Annotated[
@@ -254,7 +258,7 @@ def _download(console: Console, downloads: Sequence[Download], target: Path) -> 
         )
 
 
-@data_app.command()
+@data_app.command(epilog=epilog("data corrupt"))
 def corrupt(
     src: Annotated[Path, typer.Argument(help="Folder of images; its structure is kept.")],
     dst: Annotated[Path, typer.Argument(help="Folder for DST/CORRUPTION/SEVERITY/...")],
@@ -277,7 +281,7 @@ def corrupt(
 
     from tta_bench.data.corruptions import Options
     from tta_bench.data.corruptions.folder import corrupt_folder
-    from tta_bench.reports.text import report_console
+    from tta_bench.reports.text import counted, report_console
     from tta_bench.spec import parse_severities
 
     console = report_console()
@@ -297,7 +301,10 @@ def corrupt(
             on_bad_image=on_bad_image.value,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _say(console, f"{report.images} images, {report.files} files in {dst}, {report.written} of them new")
+    _say(
+        console,
+        f"{counted(report.images, 'image')}, {counted(report.files, 'file')} in {dst}, {report.written} of them new",
+    )
     for one in report.left_out:
         _say(console, f"skipped: {one.reason}", "red")
 

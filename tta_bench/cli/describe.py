@@ -7,25 +7,53 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tta_bench.cli.completion import COMPLETE
+from tta_bench.cli.plugin import Plugins, methods_of_files
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
+    from tta_bench.method import Method
 
-def describe(name: Annotated[str, typer.Argument(help="Name of a method or a dataset.")]) -> None:
+
+def describe(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a method or a dataset; with --plugin by default the file's method.",
+            autocompletion=COMPLETE["name"],
+        ),
+    ] = "",
+    plugin: Plugins = None,
+) -> None:
     """Show what a method does, needs and promises, its hyper-parameters and presets; or what a dataset is."""
     from tta_bench import registry
     from tta_bench.cli.describe_dataset import describe_dataset
     from tta_bench.data.dataset import is_path
+    from tta_bench.errors import BadInputError, UnknownNameError
     from tta_bench.reports.text import report_console
 
+    own = methods_of_files(plugin)
     methods, datasets = (registry.registered(group) for group in ("methods", "datasets"))
-    if name not in methods and (name.partition(":")[0] in datasets or is_path(name)):
-        describe_dataset(report_console(), name)
-    else:
-        _describe_method(report_console(), name)
+    if not (name or own):
+        raise BadInputError(
+            "describe needs the name of a method or a dataset; `tta-bench list methods` shows all"
+        )
+    for one in [name] if name else own:
+        if one not in methods and one not in own and (one.partition(":")[0] in datasets or is_path(one)):
+            describe_dataset(report_console(), one)
+        elif one in methods or one in own:
+            _describe_method(report_console(), one, own)
+        else:
+            known = [*methods, *own, *datasets]
+            raise UnknownNameError(
+                "method or dataset", one, known, "`tta-bench list methods` and `list datasets` show all"
+            )
 
 
-def _describe_method(console: Console, method: str) -> None:
+def _describe_method(console: Console, method: str, own: Mapping[str, type[Method]]) -> None:
     import dataclasses
 
     from rich.table import Table
@@ -34,7 +62,7 @@ def _describe_method(console: Console, method: str) -> None:
     from tta_bench.hyperparameters import create_method, written
     from tta_bench.reports.method_text import read_docstring
 
-    made = create_method(method)
+    made = create_method(method, plugins=own)
     card = made.card
     console.print(Text.assemble((method, "bold cyan"), f"  {card.title}"))
     text = read_docstring(type(made))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -22,6 +24,8 @@ WRITING = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 """Exceptions raised when an output cannot be written."""
 BROKEN_PIPE = 128 + 13
 """The code that a shell reports for a process whose reader went away."""
+NARROWEST = 20
+"""The least width that sentences are wrapped to."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -65,9 +69,13 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 def say_on_stderr(sentence: str) -> None:
-    """Print a sentence to standard error, if there is still one."""
+    """Print a sentence to standard error, if there is still one: wrapped between words on a terminal."""
+    text = visible(masked(sentence))
     with suppress(OSError, ValueError):
-        typer.echo(visible(masked(sentence)), err=True)
+        if sys.stderr is not None and sys.stderr.isatty():
+            width = max(shutil.get_terminal_size().columns, NARROWEST)
+            text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+        typer.echo(text, err=True)
 
 
 class Commands(TyperGroup):

@@ -70,11 +70,11 @@ def islands(
     ] = True,
     output: Annotated[Path, typer.Option("--output", help="Folder of the files.")] = Path("islands"),
 ) -> None:
-    """Show islands of agreement: colours per layer, and how far adjacent locations agree beyond chance.
-
-    Example: tta-bench islands photo.jpg --model timm/vit_tiny_patch16_224 --layers 0,5,11
-    """
+    """Show islands of agreement: colours per layer, and how far adjacent locations agree beyond chance."""
     from tta_bench.errors import BadInputError
+    from tta_bench.names import check_names
+
+    check_names([method] if method else (), [dataset] if dataset else (), model or ())
     from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
     from tta_bench.spec import settings_for

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tta_bench.cli.completion import COMPLETE
 from tta_bench.errors import TTABenchError
 from tta_bench.spec import Controls, Request
 from tta_bench.spec.options import Option, as_flag, options_of
@@ -43,7 +44,9 @@ def _parameter(one: Option) -> inspect.Parameter:
     kind: Any = str if one.facts.read is not None else one.kind
     kind = (list[kind] if one.many or one.by_name else kind) | None
     shown: Any = one.default if one.name in CONTROLS and isinstance(one.default, str) else False
-    annotation: Any = Annotated[kind, typer.Option(one.flag, help=one.facts.help, show_default=shown)]
+    annotation: Any = Annotated[kind, typer.Option(
+        one.flag, help=one.facts.help, show_default=shown, autocompletion=COMPLETE.get(one.name)
+    )]  # fmt: skip
     return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

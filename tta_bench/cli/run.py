@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.completion import COMPLETE
 from tta_bench.cli.ending import exit_code, say_on_stderr
 from tta_bench.cli.options import with_run_options
 from tta_bench.spec import Controls, Request, make_request, merged
@@ -32,7 +34,11 @@ def run(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", help="Named set of these options; --config and the command line win."),
+        typer.Option(
+            "--suite",
+            help="Named set of these options; --config and the command line win.",
+            autocompletion=COMPLETE["suite"],
+        ),
     ] = None,
     flops: Annotated[
         bool, typer.Option("--flops", help="Also print the multiply-adds of one image, part by part.")
@@ -53,6 +59,9 @@ def run(
     if print_config:
         typer.echo(effective_config(request, controls), nl=False)
         return
+    from tta_bench.names import check_request
+
+    check_request(request)
     from tta_bench.cli.flops import print_flops
     from tta_bench.engine.objects import Objects
     from tta_bench.engine.planning import describe_defaults, plan
@@ -81,15 +90,19 @@ def _to_the_end(
     from tta_bench.api import run_cells
     from tta_bench.config import effective_config
     from tta_bench.reports.progress import ConsoleReporter
+    from tta_bench.reports.text import counted
 
+    reporter = ConsoleReporter(console, len(cells))
     try:
-        with ConsoleReporter(console, len(cells)) as reporter:
+        with reporter:
             config = effective_config(request, controls)
             return run_cells(cells, controls, objects=objects, reporter=reporter, config=config)
     except KeyboardInterrupt as error:
+        if sys.stderr is not None and sys.stderr.isatty():
+            typer.echo(err=True)  # the terminal has echoed ^C
         sentence = (
-            "tta-bench: interrupted; the same command with --resume continues from here, but starts the cell under "
-            "way again if its reset is shift or never"
+            f"tta-bench: interrupted after {reporter.ended} of {counted(len(cells), 'cell')}; the same command with "
+            "--resume continues from here, but starts the cell under way again if its reset is shift or never"
         )
         say_on_stderr(sentence)
         raise typer.Exit(exit_code(error)) from None
@@ -122,8 +135,10 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     from tta_bench.reports.progress import say
     from tta_bench.reports.skipped import skipped_images
     from tta_bench.reports.table import print_table
+    from tta_bench.reports.text import counted
     from tta_bench.reports.verdicts import verdicts
 
+    output = output.rstrip("/") or output
     console.print()
     rows = ran.results.rows(allow_mixed=True)
     print_table(rows, console)
@@ -132,19 +147,20 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     fresh = {one.cell for one in ran.ended if one.status != "reused"}
     again = sum(one.status in ("remeasured", "differs") for one in ran.ended)
     reused = sum(one.status == "reused" for one in ran.ended)
-    computed = len(ran.ended) - reused - again
-    cells = "1 cell" if computed == 1 else f"{computed} cells"
+    computed = counted(len(ran.ended) - reused - again, "cell")
     timed = f", {again} timed again" if again else ""
-    say(console, f"\n{cells} computed, {reused} reused{timed}. Written:")
+    say(console, f"\n{computed} computed, {reused} reused{timed}. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
-    say(console, f"  {output.rstrip('/')}/leaderboard.csv  the table of the whole folder")
+    say(console, f"  {output}/plans/*.yaml               the options of each run, for --config")
+    say(console, f"  {output}/leaderboard.csv            the table of the whole folder")
     manifests = ran.results.manifests()
     warned = sum(bool(one.warnings) for one in manifests if one.id in fresh)
     if warned:
         where = "its manifest.json" if warned == 1 else "their manifest.json files"
-        cells = "1 cell" if warned == 1 else f"{warned} cells"
-        say(console, f"Libraries or plug-ins warned during {cells}; see warnings in {where}")
+        say(
+            console, f"Libraries or plug-ins warned during {counted(warned, 'cell')}; see warnings in {where}"
+        )
     left_out = skipped_images(output, {one.cell for one in ran.ended})
     for sentence in [*caution_lines(manifests), *left_out]:
         say(console, sentence, style="yellow")

@@ -64,6 +64,9 @@ def study(
     ] = True,
 ) -> None:
     """Measure accuracy, agreement with the teacher, loss and image dependence over updates, learning rate and width."""
+    from tta_bench.names import check_names
+
+    check_names([method], dataset or (), [model] if model else ())
     from tta_bench.reports.progress import say
     from tta_bench.reports.text import percent, report_console, signs
     from tta_bench.spec import settings_for

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,8 @@ from tta_bench import registry
 from tta_bench.errors import BadInputError, PluginError, UnknownNameError
 from tta_bench.prompts import DATASET, find_prompts
 from tta_bench.spec import Shift as Shift
+from tta_bench.spec import parse_severities
+from tta_bench.spec.ranges import WORST
 
 if TYPE_CHECKING:
     from tta_bench.data.images.source import ImageSource
@@ -101,7 +104,7 @@ class Dataset:
         if not corruptions:
             chosen: Sequence[str] = self.default_corruptions or self.corruptions
         else:
-            chosen = self.corruptions if "all" in corruptions else corruptions
+            chosen = self.corruptions if "all" in corruptions else self._matching(corruptions)
         for name in chosen:
             if name not in self.corruptions:
                 raise UnknownNameError("corruption" if self.graded else "domain", name, self.corruptions)
@@ -109,6 +112,15 @@ class Dataset:
         if not self.graded:
             return tuple(Shift(self.name, name) for name in ordered)
         return tuple(Shift(self.name, name, severity) for severity in severities for name in ordered)
+
+    def _matching(self, corruptions: Sequence[str]) -> list[str]:
+        """Return corruptions in which wildcards stand for what they match; ``*`` alone for those that are usual."""
+        found: list[str] = []
+        for one in corruptions:
+            known = self.default_corruptions or self.corruptions if one == "*" else self.corruptions
+            matched = [name for name in known if fnmatchcase(name, one)]
+            found += matched or [one]
+        return found
 
     def prompted(self, name: str) -> Dataset:
         """Return the dataset with other prompt templates.
@@ -127,8 +139,9 @@ def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]
     """Return the dataset that a command-line name means, with the corruptions and severities written in it.
 
     Args:
-        token: ``name``, ``name:corruption`` or ``name:corruption:severity``. A family such as ``folder`` reads
-            the rest itself. A path such as ``./photos`` or ``photos/labels.csv`` is short for ``folder:PATH``.
+        token: ``name``, ``name:corruption`` or ``name:corruption:severity``. The corruption may be a wildcard, the
+            severity ``*`` or like ``1-5`` or ``1,3``. A family such as ``folder`` reads the rest itself. A path such as
+            ``./photos`` or ``photos/labels.csv`` is short for ``folder:PATH``.
     """
     token = f"{FOLDER}:{token}" if is_path(token) else token
     name, _, rest = token.partition(":")
@@ -144,9 +157,7 @@ def find_dataset(token: str) -> tuple[Dataset, tuple[str, ...], tuple[int, ...]]
             f"dataset {name!r} must be a tta_bench.data.dataset.Dataset, got {type(found).__name__}"
         )
     corruption, _, severity = rest.partition(":")
-    if severity and not (severity.isdecimal() and int(severity) in range(1, 6)):
-        raise BadInputError(f"the severity in {token!r} must be 1 to 5, got {severity!r}")
-    return found, (corruption,) if corruption else (), (int(severity),) if severity else ()
+    return found, (corruption,) if corruption else (), _severities(token, severity)
 
 
 def is_path(token: str) -> bool:
@@ -156,3 +167,17 @@ def is_path(token: str) -> bool:
         return False
     written = any(mark in token for mark in PATH_MARKS) or token.startswith((".", "~"))
     return written or name.lower().endswith(".csv") or Path(name).exists()
+
+
+def _severities(token: str, text: str) -> tuple[int, ...]:
+    if not text:
+        return ()
+    try:
+        severities = parse_severities([f"1-{WORST}" if text == "*" else text])
+    except BadInputError:
+        severities = ()
+    if not severities or severities[0] < 1:
+        raise BadInputError(
+            f"the severity in {token!r} must be 1 to {WORST}, or like 1-{WORST} or *, got {text!r}"
+        )
+    return severities

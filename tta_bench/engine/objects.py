@@ -18,13 +18,13 @@ from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.split import open_split, source_data
 from tta_bench.engine.watch import Watch
 from tta_bench.errors import BadInputError, IncompatibleError, PluginError
-from tta_bench.hyperparameters import create_method, plugin_method, source_hash
+from tta_bench.hyperparameters import create_method, load_plugin, plugin_method, source_hash
 from tta_bench.method import Method
 from tta_bench.models.classes import display_names
 from tta_bench.models.loading import ModelRequest, dtype_of, load_model, ready
 from tta_bench.models.own import OwnModel
 from tta_bench.models.source import SourceModel
-from tta_bench.spec import Cell, canonical
+from tta_bench.spec import Cell, PluginFile, canonical
 from tta_bench.spec.plain import to_plain
 
 KEPT_MODELS = 4
@@ -41,6 +41,7 @@ class Objects:
     def __init__(self, live: Live | None = None, workers: int | None = None) -> None:
         self._live, self._workers = live or Live(), workers
         self._methods: dict[str, Method] = {}
+        self._files: set[PluginFile] = set()
         self._datasets: dict[tuple[str, str, str], Dataset] = {}
         self._models: OrderedDict[tuple[object, ...], tuple[SourceModel, Watch]] = OrderedDict()
         self._images: dict[tuple[Shift, str], ImageSource] = {}
@@ -68,8 +69,20 @@ class Objects:
             self._methods[key] = method
         return self._methods[key]
 
+    def _load_files(self, cell: Cell) -> None:
+        """Make the datasets and models of plug-in files known, in whichever process.
+
+        Raises:
+            PluginError: If a file is gone, or is another one by now.
+        """
+        for file in cell.files:
+            if file not in self._files:
+                load_plugin(file)
+                self._files.add(file)
+
     def dataset(self, cell: Cell) -> Dataset:
         """Return the dataset of a cell under its prompt templates and the class names that were given."""
+        self._load_files(cell)
         key = (
             cell.in_process.get("dataset", cell.dataset),
             cell.prompts,

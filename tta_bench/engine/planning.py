@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from tta_bench.hyperparameters import (
     as_dict,
     create_method,
     declared_prompts,
+    file_hash,
     hyperparameter_names,
     method_class,
     plugin_methods,
@@ -26,7 +29,9 @@ from tta_bench.hyperparameters import (
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of, file_of, is_file
+from tta_bench.names import choose_datasets, choose_methods, choose_models
 from tta_bench.optim import widest
+from tta_bench.plugins import files_behind
 from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
 from tta_bench.spec.code import module_texts
@@ -69,7 +74,9 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
         BadInputError: For the first name or value that cannot be accepted.
     """
     live = live or Live()
-    methods = _candidates(request, live)
+    files = plugin_methods(request.plugins)
+    request = _expanded(request, live, {name: cls for name, (cls, _) in files.items()})
+    methods = _candidates(request, live, files)
     device = _device(request)
     if request.reward and not any("reward" in one.method.card.needs for one in methods):
         names = ", ".join(one.name for one in methods)
@@ -109,9 +116,43 @@ def _device(request: Request) -> str:
     return str(device)
 
 
-def _candidates(request: Request, live: Live) -> list[Candidate]:
+def _expanded(request: Request, live: Live, files: Mapping[str, type[Method]]) -> Request:
+    """Return a request in which every name stands for one thing.
+
+    Raises:
+        UnknownNameError: For a wildcard or a group that stands for nothing.
+    """
+    known = [*registry.registered("methods"), *files]
+
+    def members(group: str) -> list[str]:
+        return [name for name in known if group in method_class(name, files).card.groups]
+
+    def methods(tokens: Sequence[str]) -> list[str]:
+        return choose_methods(tokens, known, members)
+
+    return replace(
+        request,
+        methods=_chosen("method", request.methods, live, methods),
+        datasets=_chosen("dataset", request.datasets, live, choose_datasets),
+        models=_chosen("model", request.models, live, choose_models),
+    )
+
+
+def _chosen(
+    kind: Kind, tokens: Sequence[str], live: Live, choose: Callable[[Sequence[str]], list[str]]
+) -> tuple[str, ...]:
+    """Return what tokens stand for, in their order; objects of this process stand for themselves."""
+    named = [token for token in tokens if live.find(kind, token) is None]
+    if len(named) == len(tokens):
+        return tuple(choose(tokens))
+    apart = ([token] if live.find(kind, token) else choose([token]) for token in tokens)
+    return tuple(dict.fromkeys(name for names in apart for name in names))
+
+
+def _candidates(
+    request: Request, live: Live, files: Mapping[str, tuple[type[Method], PluginFile]]
+) -> list[Candidate]:
     """Return the methods of a run; settings and presets are for those that are named."""
-    files = plugin_methods(request.plugins)
     methods = []
     for name in dict.fromkeys(request.methods):
         if (entry := live.find("method", name)) is not None:
@@ -227,6 +268,7 @@ def _cells(
                     model_options=request.model_options,
                     suite=request.suite,
                     plugin_code=_plugin_code(model, dataset.name, live),
+                    files=_files(model, dataset.name),
                     in_process=live.hashes(method=one.token, model=model, dataset=dataset.name),
                 )
 
@@ -251,6 +293,12 @@ def _plugin_code(model: str, dataset: str, live: Live) -> dict[str, str]:
             registry.load(group, name)
             found[kind] = digest(module_texts(point.module), 16)
     return found
+
+
+def _files(model: str, dataset: str) -> tuple[PluginFile, ...]:
+    """Return the plug-in files that the model and the dataset of a cell come from."""
+    paths = files_behind(models=family_of(model)[0], datasets=dataset.partition(":")[0])
+    return tuple(PluginFile(path, file_hash(Path(path))) for path in dict.fromkeys(paths))
 
 
 def default_scenario(reset: str) -> str:
@@ -314,7 +362,7 @@ def describe_defaults(cells: Sequence[Cell], request: Request) -> str:
     shifts = list(dict.fromkeys(shift for cell in cells for shift in cell.each_shift()))
     severities = sorted({shift.severity for shift in shifts if shift.severity})
     corruptions = list(dict.fromkeys(shift.corruption for shift in shifts if shift.corruption))
-    parts = [*_suite(request), "1 cell" if len(cells) == 1 else f"{len(cells)} cells"]
+    parts = [*_suite(request), "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"]
     if corruptions:
         listed = f"{len(corruptions)} corruptions" if len(corruptions) > 1 else corruptions[0]
         graded = f" at severity {', '.join(map(str, severities))}" if severities else ""

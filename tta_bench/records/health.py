@@ -70,8 +70,8 @@ def sound_manifests(store: Store) -> Iterator[Manifest]:
             manifest = sound_manifest(store, cell)
         except DamagedError as error:
             warnings.warn(
-                f"cell {cell} in {store.url} is damaged ({error}) and left out, so what is shown is incomplete; the "
-                "command that computed it computes it again",
+                f"cell {store.named(cell)} in {store.url} is damaged ({error}) and left out, so what is shown is "
+                "incomplete; the command that computed it computes it again",
                 Caution,
                 stacklevel=2,
             )
@@ -92,7 +92,8 @@ def usable(store: Store, cell: str) -> Manifest | None:
         store.refuse_other(cell)
         place = store.set_aside(cell)
         warnings.warn(
-            f"cell {cell} in {store.url} is damaged ({error}); it was set aside as {place} and is computed again",
+            f"cell {store.named(cell)} in {store.url} is damaged ({error}); it was set aside as {place} and is "
+            "computed again",
             Caution,
             stacklevel=2,
         )

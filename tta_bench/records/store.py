@@ -155,6 +155,14 @@ class Store:
         names = self._files.names("cells")
         return [name for name in names if _NAME.fullmatch(name) and DAMAGED not in name]
 
+    def named(self, cell: str) -> str:
+        """Return the id of a cell with what it is called, or the id alone where its manifest does not say."""
+        try:
+            manifest = self.manifest(cell)
+        except StoreError:
+            manifest = None
+        return cell if manifest is None else f"{cell} ({manifest.cell.label})"
+
     def has_records(self, cell: str) -> bool:
         """Return whether anything was recorded of a cell, intact or not."""
         return self._files.is_file(f"{_folder(cell)}/{RECORDS}") or bool(part_names(self._files, cell))
@@ -187,6 +195,14 @@ class Store:
         """
         _folder(cell)
         return sum(part.rows for part in intact_parts(self._files, cell))
+
+    def is_written(self, cell: str) -> bool:
+        """Return whether another process of this host is writing a cell."""
+        try:
+            self.refuse_other(cell)
+        except StoreError:
+            return True
+        return False
 
     def refuse_other(self, cell: str) -> None:
         """Refuse a cell that another process of this host is writing.
@@ -238,7 +254,8 @@ class Store:
         )
         if not names:
             raise StoreError(
-                f"cell {cell} in {self.url} has no records yet; run it with resume=True", options=("resume",)
+                f"cell {self.named(cell)} in {self.url} has no records yet; run it with resume=True",
+                options=("resume",),
             )
         try:
             tables = [
@@ -246,7 +263,8 @@ class Store:
             ]
         except (OSError, ValueError, KeyError) as error:
             raise DamagedError(
-                f"the records of cell {cell} in {self.url} are damaged ({error}); run the same command again"
+                f"the records of cell {self.named(cell)} in {self.url} are damaged ({error}); run the same "
+                "command again"
             ) from error
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
 

@@ -25,11 +25,13 @@ class Coverage(NamedTuple):
         rows: The planned cells of each row, by identity; the key is that of `row_of`.
         planned: The latest plan of each cell, whatever version of its code.
         ended: The cells of these that ended: complete, failed or collapsed.
+        under_way: Whether a process of this host is writing one of them.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
     planned: Mapping[str, Cell]
     ended: Collection[str]
+    under_way: bool = False
 
     def of_row(self, cell: Cell, shift: str = "") -> int:
         """Return how many cells were planned for the row that a cell belongs to, under one shift or all."""
@@ -44,10 +46,10 @@ class Coverage(NamedTuple):
         counts = Counter(f"{one.method} on {one.dataset}" for one in missing).most_common()
         listed = ", ".join(f"{name} ({count})" for name, count in counts[:SHOWN])
         more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-        return [
-            f"{len(self.planned) - len(missing)} of {len(self.planned)} cells, interrupted: {listed}{more} "
-            "are missing; the same command with --resume continues, and rows without all their cells are not ranked."
-        ]
+        state = "a run is under way" if self.under_way else "interrupted"
+        hint = "" if self.under_way else "; the same command computes them"
+        there = f"{len(self.planned) - len(missing)} of {len(self.planned)} cells, {state}"
+        return [f"{there}: {listed}{more} {'is' if len(missing) == 1 else 'are'} missing{hint}."]
 
 
 def coverage(
@@ -76,7 +78,8 @@ def coverage(
         rows.setdefault(row_of(cell), {})[identity(cell)] = cell
         latest[identity(cell, code=False)] = cell
     ended = {identity(one.cell, code=False) for one in loaded if one.manifest.status != "running"}
-    return Coverage(rows, latest, ended)
+    running = (one for one in loaded if one.manifest.status == "running")
+    return Coverage(rows, latest, ended, any(one.store.is_written(one.manifest.id) for one in running))
 
 
 def identity(cell: Cell, *, code: bool = True) -> str:

@@ -178,8 +178,8 @@ def _require_same_predictions(first: StoredCell, second: StoredCell) -> None:
     left, right = (cell.store.read(cell.manifest.id, columns) for cell in (first, second))
     if not left.equals(right):
         raise StoreError(
-            f"cell {first.manifest.id} should have the same predictions everywhere and differs between "
-            f"{' and '.join(sorted((first.store.url, second.store.url)))}; find out why and leave one out"
+            f"cell {first.manifest.id} ({first.cell.label}) should have the same predictions everywhere and differs "
+            f"between {' and '.join(sorted((first.store.url, second.store.url)))}; find out why and leave one out"
         )
 
 

@@ -22,7 +22,7 @@ from tta_bench.reports.load import load_cells
 from tta_bench.reports.pairing import Comparison
 from tta_bench.reports.pareto import Cost, Front, fronts
 from tta_bench.reports.table import print_table
-from tta_bench.reports.text import PLAIN_WIDTH, report_console
+from tta_bench.reports.text import PLAIN_WIDTH, counted, report_console
 from tta_bench.reports.verdicts import Verdict, verdicts
 from tta_bench.reports.versus import compare_methods
 from tta_bench.spec import Manifest
@@ -198,7 +198,7 @@ class Results:
 
     def __repr__(self) -> str:
         """Return where the cells are and how many there are."""
-        return _safe(f"<Results: {len(self)} cells in {', '.join(self.folders)}>")
+        return _safe(f"<Results: {counted(len(self), 'cell')} in {', '.join(self.folders)}>")
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""

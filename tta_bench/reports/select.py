@@ -85,13 +85,16 @@ class Conditions(NamedTuple):
     def of_stored(self, one: StoredCell) -> bool:
         """Return whether a cell that was begun is meant."""
         manifest = one.manifest
-        facts = {
-            "id": manifest.id,
-            "status": manifest.status,
-            "category": manifest.notes.category,
-            "sees": manifest.notes.sees,
-        }
-        return self.of_cell(one.cell) and all(asked.holds([facts[asked.name]]) for asked in self.stored)
+        facts = (manifest.id, manifest.status, manifest.notes.category, manifest.notes.sees)
+        return self.of_cell(one.cell) and self._of_facts(facts)
+
+    def of_planned(self, cell: Cell) -> bool:
+        """Return whether a cell that is planned and not begun is meant; its status is ``planned``."""
+        return self.of_cell(cell) and self._of_facts(("", "planned", "", ""))
+
+    def _of_facts(self, values: Sequence[str]) -> bool:
+        facts = dict(zip(OF_STORED, values, strict=True))
+        return all(asked.holds([facts[asked.name]]) for asked in self.stored)
 
     def of_row(self, row: Row) -> bool:
         """Return whether a row is meant."""

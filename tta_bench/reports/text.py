@@ -87,9 +87,9 @@ def report_console(file: TextIO | None = None, plain_width: int = PLAIN_WIDTH) -
     )
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, ``1 cell`` or ``2 cells``."""
-    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, ``1 cell`` or ``2 cells``; the plural is given where it does not end in an s."""
+    return f"1 {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def percent(value: float | None, low: float | None, high: float | None, sign: Signs, *, signed: bool) -> str:

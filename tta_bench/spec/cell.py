@@ -81,6 +81,7 @@ class Cell:
         suite: The suite that the run follows.
         model_options: What was said of the model in place of what its library knows.
         looks: Settings that the sweep of which it is part tries on the same labels; 0: it is part of none.
+        files: The files that define its dataset and its model, where plug-in files do.
         plugin_code: Hash of the code of a model and a dataset that an outside package registers, by ``model`` and
             ``dataset``.
         in_process: Hash of each part that is an object of the process that made it, by ``method``, ``model`` or
@@ -116,6 +117,7 @@ class Cell:
     plugin: PluginFile | None = _label(None)
     suite: SuiteUse | None = _label(None)
     looks: int = _label(0)
+    files: tuple[PluginFile, ...] = _label(())
 
     def each_shift(self) -> tuple[Shift, ...]:
         """Return the shifts in the order of the stream."""
@@ -131,7 +133,8 @@ class Cell:
         """Return what progress lines call the cell."""
         changed = f"[{self.variant}]" if self.variant else ""
         where = self.shifts[0] if len(self.shifts) == 1 else f"{self.dataset} ({len(self.shifts)} shifts)"
-        return f"{self.method}{changed} · {self.model} · {where}"
+        seed = f" · seed {self.seed}" if self.seed else ""
+        return f"{self.method}{changed} · {self.model} · {where}{seed}"
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that the id depends on; of a device its kind, whichever of several it is."""

@@ -52,18 +52,18 @@ class Request:
     """
 
     methods: tuple[str, ...] = option(
-        (), "Method to run; repeat for several.", flag="--method",
+        (), "Method, also tent,eata, come-*, @online, @clip or @forward-only; repeat for several.", flag="--method",
         needed="must name at least one method; `tta-bench list methods` shows all",
     )  # fmt: skip
     datasets: tuple[str, ...] = option(
-        (), "Dataset, also NAME:CORRUPTION[:SEVERITY]; repeat for several.", flag="--dataset",
+        (), "Dataset, also NAME:CORRUPTION[:SEVERITY], with wildcards; repeat for several.", flag="--dataset",
         needed="must name at least one dataset; `tta-bench list datasets` shows all",
     )  # fmt: skip
     models: tuple[str, ...] = option(
         (), "Source model; default: the method's own; repeat for several.", flag="--model"
     )
     corruptions: tuple[str, ...] = option(
-        (), "Corruption of a corrupted dataset, or all; repeat for several.", flag="--corruption"
+        (), "Corruption of a corrupted dataset, a wildcard, or all; repeat for several.", flag="--corruption"
     )
     severities: tuple[int, ...] = option(
         (5,), "1 to 5, also 1-5 or 1,3; default 5.", flag="--severity", least=1, below=WORST + 1,
@@ -155,7 +155,7 @@ class Request:
     )
     frost_dir: str | None = option(None, "Folder of frost photographs for frost; default: generated.")
     plugins: tuple[str, ...] = option(
-        (), "Python file that defines a method; repeat for several.", flag="--plugin"
+        (), "Python file that defines methods, datasets or models; repeat for several.", flag="--plugin"
     )
     suite: SuiteUse | None = field(default=None)
 
