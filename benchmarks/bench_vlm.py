@@ -124,7 +124,7 @@ def test_tda_sweep(text, benchmark, goal):
 
 
 def test_reading_the_cache(text, benchmark, goal, tmp_path, monkeypatch):
-    """Read 10,000 features from the cache and sum them, so that each page is read, beside a product with 1,000 texts."""
+    """Read 10,000 features from the cache and sum them, so that each page is read, beside a product with texts."""
     monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path))
     features = features_of(text, SWEEP)
     folder = FeatureFolder({"images": SWEEP}, PER_FILE)
