@@ -13,7 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tta_bench.method import Inputs, SourceModel, State, Task
-from tta_bench.parity.vlm_case import VlmCase, course, method
+from tta_bench.parity.vlm_case import Undetermined, VlmCase, course, method
+
+NUDGES, NUDGE = 2, 1e-12
+"""How often, and by how much, source statistics are moved to see what rounding decides."""
 
 
 def shared(case: VlmCase, selection: str = "selection_p") -> dict[str, Any]:
@@ -148,13 +151,33 @@ def _factor(layer: str, group: str) -> str:
     return f"{owner}.in_proj_weight.{part[0]}.{group}"
 
 
-def promptalign(case: VlmCase) -> Mapping[str, Tensor]:
-    """Replay PromptAlign with the recorded prompts and source statistics."""
-    values, source = case.values, case.clip.source
+def promptalign(case: VlmCase) -> Undetermined:
+    """Replay PromptAlign with the recorded prompts and source statistics.
+
+    Prompts are the same tokens for every image, so before the first step their means are the source's but for the last
+    bits. The loss takes the absolute value of that difference: its gradient is a sign that rounding decides, and AdamW
+    makes whole steps of it.
+    """
     tensors = {**case.group("init/"), **{name: case.given(name) for name in ("source_means", "source_vars")}}
+    arrays = _aligned(case, tensors)
+    generator, spread = torch.Generator().manual_seed(0), {n: torch.zeros_like(a) for n, a in arrays.items()}
+    for _ in range(NUDGES):
+        signs = torch.randint(0, 2, tensors["source_means"].shape, generator=generator) * 2 - 1
+        moved = _aligned(case, {**tensors, "source_means": tensors["source_means"] + NUDGE * signs})
+        for name, array in arrays.items():
+            # images and elements alike; the losses (images, steps) of the first step hang on no sign
+            axis = 0 if name == "losses" else tuple(range(array.dim()))
+            far = (moved[name] - array).abs().amax(axis, keepdim=True)
+            spread[name] = torch.maximum(spread[name], far.expand_as(array))
+    return Undetermined(arrays, spread)
+
+
+def _aligned(case: VlmCase, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what PromptAlign gives with prompts and source statistics, by golden array name."""
+    values, source = case.values, case.clip.source
     with TemporaryDirectory() as folder:
         file = Path(folder) / "maple.safetensors"
-        save_file(tensors, file)
+        save_file(dict(tensors), file)
         made = method(
             "promptalign", weights=str(file), lr=values["lr"], steps=values["tta_steps"],
             selection=values["tpt_threshold"], align_selection=values["align_threshold"],

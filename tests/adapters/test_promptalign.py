@@ -92,6 +92,24 @@ def test_the_step_brings_the_statistics_nearer(file):
     assert (method.tune(source, state, inputs).losses.diff() < 0).all()
 
 
+def test_the_gradient_is_that_of_the_loss_by_finite_differences(file):
+    """Random statistics leave no sign to rounding, as those of the golden cases do."""
+    method = PromptAlign(weights=file(), views=VIEWS, selection=0.5, align_selection=0.5)
+    source, state, inputs = episode(method, torch.float64)
+    start = state["params"]["ctx"]
+    tuned = method.tune(source, state, inputs)
+    for place in range(0, start.numel(), 5):
+        nudge = torch.zeros_like(start)
+        nudge.view(-1)[place] = 1e-7
+        above, below = (
+            method.tune(source, {**state, "params": {**state["params"], "ctx": moved}}, inputs).losses[0]
+            for moved in (start + nudge, start - nudge)
+        )
+        torch.testing.assert_close(
+            (above - below) / 2e-7, tuned.grads["ctx"].view(-1)[place], rtol=1e-4, atol=1e-5
+        )
+
+
 def test_values_out_of_range_are_refused():
     for values in ({"align_selection": 0.0}, {"align_weight": -1.0}, {"align_from": 2}):
         with pytest.raises(BadInputError):

@@ -10,7 +10,8 @@ as ``vlm/<golden method>``:
         ran = course(made, case.features.source, case.features.stream())
         return {"logits": ran.scores, "pos_cache_feat": ran.last["positive"]["features"]}
 
-Every golden array must be returned, or taken as an input by `VlmCase.given`.
+Every golden array must be returned, or taken as an input by `VlmCase.given`. Where rounding decides a result, as the
+sign of a difference that is zero but for its last bits, the plan returns `Undetermined`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,20 @@ from tta_bench.parity.plans import method as method
 from tta_bench.parity.vlm_inputs import Clip, Features
 from tta_bench.steps import size, step
 
-Plan = Callable[["VlmCase"], Mapping[str, Tensor] | str]
+
+class Undetermined(NamedTuple):
+    """What a method gave where rounding decides part of it.
+
+    Attributes:
+        arrays: By golden array name.
+        spread: How far each element or its array moves under changes as small as rounding, by the same names.
+    """
+
+    arrays: Mapping[str, Tensor]
+    spread: Mapping[str, Tensor]
+
+
+Plan = Callable[["VlmCase"], Mapping[str, Tensor] | Undetermined | str]
 
 
 class Shared:
