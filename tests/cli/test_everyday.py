@@ -14,6 +14,7 @@ import typer
 from tta_bench import registry
 from tta_bench.cli import app
 from tta_bench.cli.examples import EXAMPLES
+from tta_bench.errors import Caution
 from tta_bench.names import GROUPS
 
 DRY = ("run", "--limit", "2", "--dry-run")
@@ -55,6 +56,7 @@ def planned(tta_bench, *words):
     return [line.split(" · ") for line in done.out.splitlines() if " · " in line]
 
 
+@pytest.mark.filterwarnings("ignore:promptalign is left out:tta_bench.errors.Caution")
 def test_names_wildcards_and_groups(tta_bench):
     def methods(*tokens):
         words = [word for token in tokens for word in ("--method", token)]
@@ -77,6 +79,11 @@ def test_names_wildcards_and_groups(tta_bench):
     assert all(
         "gradients" not in registry.load("methods", name).card.needs for name in methods("@forward-only")
     )
+
+
+def test_a_method_that_needs_more_is_left_out_of_its_group_with_a_word(tta_bench):
+    with pytest.warns(Caution, match="promptalign is left out of @episodic: PromptAlign needs prompts"):
+        planned(tta_bench, "--method", "@episodic", "--dataset", "pocket")
 
 
 def test_datasets_corruptions_and_severities_take_wildcards(tta_bench):
@@ -141,6 +148,7 @@ def test_a_mistyped_name_is_answered_before_torch_is_imported(tmp_path):
         ["run", "--method", "tent", "--dataset", "pocket", "--model", "pokket-bn"],
         ["run", "--method", "tent", "--dataset", "pocket", "--device", "gpu"],
         ["run", "--suite", "poket-online"],
+        ["sweep", "--method", "tnt", "--dataset", "pocket", "--set", "lr=1,2"],
         ["run", "--config", str(config)],
         ["describe", "tnt"],
         ["validate", "tnt"],
