@@ -24,7 +24,7 @@ def expanded(
 ) -> Request:
     """Return a request in which every name stands for one thing.
 
-    A method that cannot be made as asked, such as one that needs a file of weights, is left out of a group with a
+    A method that cannot run as asked, such as one that needs a file of weights, is left out of a group with a
     caution, where its own name would be an error.
 
     Args:
@@ -40,7 +40,7 @@ def expanded(
 
     def members(group: str) -> list[str]:
         inside = (name for name in known if group in method_class(name, files).card.groups)
-        return [name for name in inside if name in request.methods or _can_be_made(name, group, make)]
+        return [name for name in inside if name in request.methods or _can_run(request, name, group, make)]
 
     def methods(tokens: Sequence[str]) -> list[str]:
         return choose_methods(tokens, known, members)
@@ -53,9 +53,10 @@ def expanded(
     )
 
 
-def _can_be_made(name: str, group: str, make: Callable[[str], Method]) -> bool:
+def _can_run(request: Request, name: str, group: str, make: Callable[[str], Method]) -> bool:
     try:
-        make(name)
+        method = make(name)
+        method.check_protocol(request.reset or method.card.reset, request.batch_size or method.card.chunk)
     except BadInputError as error:
         warnings.warn(f"{name} is left out of @{group}: {error}", Caution, stacklevel=2)
         return False
