@@ -169,8 +169,8 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     say(console, f"\n{computed} computed, {reused} reused{timed}. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
-    say(console, f"  {output}/plans/*.yaml               the options of each run, for --config")
-    say(console, f"  {output}/leaderboard.csv            the table of the whole folder")
+    say(console, f"  {output}/plans/*.yaml             the options of each run, for --config")
+    say(console, f"  {output}/leaderboard.csv          the table of the whole folder")
     manifests = ran.results.manifests()
     warned = sum(bool(one.warnings) for one in manifests if one.id in fresh)
     if warned:
