@@ -119,6 +119,7 @@ def test_an_interrupted_run_leaves_its_plan_and_says_what_is_missing(tta_bench, 
         patch.setattr(Session, "_compute", interrupt)
         done = tta_bench(*RUN)
     assert done.code == 130
+    assert "3 of 4 cells, interrupted: norm on pocket-c (1) is missing" in done.out
     (plan,) = Path("runs/plans").glob("*.json")
     assert len(json.loads(plan.read_text())["cells"]) == 4
     told = tta_bench("leaderboard", "runs")

@@ -55,6 +55,7 @@ def planned(tta_bench, *words):
     return [line.split(" · ") for line in done.out.splitlines() if " · " in line]
 
 
+@pytest.mark.filterwarnings("ignore:promptalign is left out:tta_bench.errors.Caution")
 def test_names_wildcards_and_groups(tta_bench):
     def methods(*tokens):
         words = [word for token in tokens for word in ("--method", token)]
@@ -77,6 +78,14 @@ def test_names_wildcards_and_groups(tta_bench):
     assert all(
         "gradients" not in registry.load("methods", name).card.needs for name in methods("@forward-only")
     )
+
+
+@pytest.mark.filterwarnings("always::tta_bench.errors.Caution")
+def test_a_method_that_needs_more_is_left_out_of_its_group_with_a_word(tta_bench):
+    done = tta_bench(*DRY, "--method", "@episodic", "--dataset", "pocket")
+    assert done.code == 0, done.err
+    assert "note: promptalign is left out of @episodic: PromptAlign needs prompts" in done.err
+    assert "promptalign" not in done.out
 
 
 def test_datasets_corruptions_and_severities_take_wildcards(tta_bench):
@@ -141,6 +150,7 @@ def test_a_mistyped_name_is_answered_before_torch_is_imported(tmp_path):
         ["run", "--method", "tent", "--dataset", "pocket", "--model", "pokket-bn"],
         ["run", "--method", "tent", "--dataset", "pocket", "--device", "gpu"],
         ["run", "--suite", "poket-online"],
+        ["sweep", "--method", "tnt", "--dataset", "pocket", "--set", "lr=1,2"],
         ["run", "--config", str(config)],
         ["describe", "tnt"],
         ["validate", "tnt"],

@@ -57,7 +57,7 @@ def test_the_bar_of_a_preparation_stands_beside_that_of_the_cell_and_goes_with_i
         reporter.preparing("rmt", 12_800, 50_000)
         reporter._progress.refresh()
         assert "warming up rmt" in console.file.getvalue()
-        assert "12800/50000" in console.file.getvalue()
+        assert "12,800/50,000" in console.file.getvalue()
         assert len(reporter._progress.tasks) == 2
         reporter.advanced(10)
         assert len(reporter._progress.tasks) == 1

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tta_bench.cli.examples import epilog
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,7 +24,7 @@ cache_app = typer.Typer(
 )
 
 
-@cache_app.command("list")
+@cache_app.command("list", epilog=epilog("cache list"))
 def list_cache() -> None:
     """Print where the cache is, its limit, and what it holds, the latest used last."""
     from rich.table import Table
@@ -47,7 +49,7 @@ def list_cache() -> None:
     console.print(table, markup=False)
 
 
-@cache_app.command()
+@cache_app.command(epilog=epilog("cache check"))
 def check() -> None:
     """Compare every file with its checksum; one that differs is never used, and this ends with exit code 1."""
     from tta_bench.engine.kept import entries
@@ -69,7 +71,7 @@ def check() -> None:
     say(console, f"{sum(len(one.files()) for one in found)} files are as they were written")
 
 
-@cache_app.command()
+@cache_app.command(epilog=epilog("cache prune"))
 def prune(
     to: Annotated[
         str | None,

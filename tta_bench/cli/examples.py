@@ -42,6 +42,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tta-bench recommend runs",
         "tta-bench recommend runs_a runs_b",
     ),
+    "cache list": (
+        "tta-bench cache list",
+        "TTA_BENCH_CACHE=/scratch/cache tta-bench cache list",
+    ),
+    "cache check": (
+        "tta-bench cache check",
+        "TTA_BENCH_CACHE=/scratch/cache tta-bench cache check",
+    ),
+    "cache prune": (
+        "tta-bench cache prune --to 2GiB",
+        "tta-bench cache prune --all",
+    ),
     "validate": (
         "tta-bench validate mine.py",
         "tta-bench validate tent --set steps=2",

@@ -43,9 +43,8 @@ def _parameter(one: Option) -> inspect.Parameter:
     """Return the parameter of an option; what is not typed is None, since a file may give it."""
     kind: Any = str if one.facts.read is not None else one.kind
     kind = (list[kind] if one.many or one.by_name else kind) | None
-    shown: Any = one.default if one.name in CONTROLS and isinstance(one.default, str) else False
     annotation: Any = Annotated[kind, typer.Option(
-        one.flag, help=one.facts.help, show_default=shown, autocompletion=COMPLETE.get(one.name)
+        one.flag, help=one.facts.help, show_default=False, autocompletion=COMPLETE.get(one.name)
     )]  # fmt: skip
     return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
-        "--plugin", help="Python file that defines methods, datasets or models; repeat for several."
+        "--plugin",
+        help="Python file that defines methods (by their `name`, or their class in lower case), datasets or models; "
+        "repeat for several.",
     ),
 ]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from tta_bench.cli.completion import COMPLETE
 from tta_bench.cli.ending import exit_code, say_on_stderr
 from tta_bench.cli.options import with_run_options
+from tta_bench.errors import TTABenchError
 from tta_bench.spec import Controls, Request, make_request, merged
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def _to_the_end(
             config = effective_config(request, controls)
             return run_cells(cells, controls, objects=objects, reporter=reporter, config=config)
     except KeyboardInterrupt as error:
+        _show_what_is_there(console, controls.output)
         if sys.stderr is not None and sys.stderr.isatty():
             typer.echo(err=True)  # the terminal has echoed ^C
         sentence = (
@@ -106,6 +109,20 @@ def _to_the_end(
         )
         say_on_stderr(sentence)
         raise typer.Exit(exit_code(error)) from None
+
+
+def _show_what_is_there(console: Console, output: str) -> None:
+    """Print the table of a run folder after an interruption, and what is missing of it; another one ends that too."""
+    from tta_bench.reports.leaderboard import board
+    from tta_bench.reports.progress import say
+    from tta_bench.reports.table import print_table
+
+    with suppress(KeyboardInterrupt, TTABenchError):
+        found = board([output], allow_mixed=True)
+        console.print()
+        print_table(found.rows, console)
+        for sentence in found.missing:
+            say(console, sentence, style="yellow")
 
 
 def _asked(given: dict[str, Any], config: Path | None, suite: str | None) -> tuple[Request, Controls]:
@@ -152,8 +169,8 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     say(console, f"\n{computed} computed, {reused} reused{timed}. Written:")
     say(console, f"  {output}/cells/*/records.parquet  one row per image")
     say(console, f"  {output}/cells/*/manifest.json    hyper-parameters, protocol, versions, machine")
-    say(console, f"  {output}/plans/*.yaml               the options of each run, for --config")
-    say(console, f"  {output}/leaderboard.csv            the table of the whole folder")
+    say(console, f"  {output}/plans/*.yaml             the options of each run, for --config")
+    say(console, f"  {output}/leaderboard.csv          the table of the whole folder")
     manifests = ran.results.manifests()
     warned = sum(bool(one.warnings) for one in manifests if one.id in fresh)
     if warned:

@@ -30,12 +30,16 @@ def sweep(
     Its cells are marked as tuned on the test labels, and the table says how often these were looked at. Features are
     encoded once, and points that differ only in how scores are made share one pass over the stream.
     """
+    from tta_bench.names import check_request
+
+    request, controls = _asked(given, config, None)
+    check_request(request)
     from tta_bench.engine.objects import Objects
     from tta_bench.engine.sweeping import TUNED, plan_sweep
     from tta_bench.reports.progress import say
     from tta_bench.reports.text import report_console
 
-    (request, controls), console = _asked(given, config, None), report_console()
+    console = report_console()
     planned = plan_sweep(request, sample)
     say(console, f"tta-bench: {planned.points} points, {len(planned.cells)} cells")
     if dry_run:

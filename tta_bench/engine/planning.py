@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
 from tta_bench.engine.devices import resolve_device
+from tta_bench.engine.expanding import expanded
 from tta_bench.engine.live import Kind, Live
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
@@ -29,7 +29,6 @@ from tta_bench.hyperparameters import (
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of, file_of, is_file
-from tta_bench.names import choose_datasets, choose_methods, choose_models
 from tta_bench.optim import widest
 from tta_bench.plugins import files_behind
 from tta_bench.prompts import DATASET
@@ -75,7 +74,8 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     """
     live = live or Live()
     files = plugin_methods(request.plugins)
-    request = _expanded(request, live, {name: cls for name, (cls, _) in files.items()})
+    classes = {name: cls for name, (cls, _) in files.items()}
+    request = expanded(request, live, classes, lambda name: _method(request, name, classes))
     methods = _candidates(request, live, files)
     device = _device(request)
     if request.reward and not any("reward" in one.method.card.needs for one in methods):
@@ -114,39 +114,6 @@ def _device(request: Request) -> str:
             options=("precision", "device"),
         )
     return str(device)
-
-
-def _expanded(request: Request, live: Live, files: Mapping[str, type[Method]]) -> Request:
-    """Return a request in which every name stands for one thing.
-
-    Raises:
-        UnknownNameError: For a wildcard or a group that stands for nothing.
-    """
-    known = [*registry.registered("methods"), *files]
-
-    def members(group: str) -> list[str]:
-        return [name for name in known if group in method_class(name, files).card.groups]
-
-    def methods(tokens: Sequence[str]) -> list[str]:
-        return choose_methods(tokens, known, members)
-
-    return replace(
-        request,
-        methods=_chosen("method", request.methods, live, methods),
-        datasets=_chosen("dataset", request.datasets, live, choose_datasets),
-        models=_chosen("model", request.models, live, choose_models),
-    )
-
-
-def _chosen(
-    kind: Kind, tokens: Sequence[str], live: Live, choose: Callable[[Sequence[str]], list[str]]
-) -> tuple[str, ...]:
-    """Return what tokens stand for, in their order; objects of this process stand for themselves."""
-    named = [token for token in tokens if live.find(kind, token) is None]
-    if len(named) == len(tokens):
-        return tuple(choose(tokens))
-    apart = ([token] if live.find(kind, token) else choose([token]) for token in tokens)
-    return tuple(dict.fromkeys(name for names in apart for name in names))
 
 
 def _candidates(

@@ -207,7 +207,7 @@ class Controls:
         memory: Whether memory is probed on the CPU.
     """
 
-    output: str = option("runs", "Run folder: a path or a URL.")
+    output: str = option("runs", "Run folder: a path or a URL; default: runs.")
     resume: bool = option(False, "Resume cells that were interrupted.", flag="--resume")
     force: bool = option(False, "Compute cells again that are complete.", flag="--force")
     remeasure: bool = option(
