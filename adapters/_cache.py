@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tta_bench.errors import BadInputError
 from tta_bench.method import Inputs, SourceModel, State, Task
@@ -26,6 +27,16 @@ PAIRS: dict[str, tuple[float, float]] = {
     "oxford-pets": (2.0, 7.0), "stanford-cars": (1.0, 7.0), "sun397": (2.0, 3.0), "ucf101": (3.0, 8.0),
 }  # fmt: skip
 """Published ``alpha`` and ``beta`` by dataset; they were chosen on the test sets."""
+
+
+def between(p: Tensor, low: float, high: float) -> Tensor:
+    """Return 1 where ``low < p < high`` and 0 elsewhere, of values of 0 or more.
+
+    Arithmetic is several times as fast as comparisons here, and few probabilities reach the usual upper end, 1.
+    """
+    if low < 0 or not p.numel() or bool(p.max() >= high):
+        return ((low < p) & (p < high)).to(p.dtype)
+    return F.threshold(p, low, 0.0).sign_()
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ class Caching(Matching):
         cosines = bank.cosines(table, seen.feature, seen.feature)
         before, now = bank.spread(table, torch.exp(-self.negative_beta * (1 - cosines)))
         held = bank.held()  # most slots are free for long, and their maps are the largest part of the state
-        old, new = (((low < p) & (p < high)).to(p.dtype) for p in (maps.flatten(0, 1)[held], seen.p))
+        old, new = (between(p, low, high) for p in (maps.flatten(0, 1)[held], seen.p))
         return before[:, held] @ old + now @ new
 
     def score(self, source: SourceModel, evidence: Mapping[str, Tensor]) -> Tensor:

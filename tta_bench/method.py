@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
     """The inputs of one step; the leading axis is always N, also inside ``vmap`` (then N = 1).
 
     Attributes:
-        images: (N, C, H, W) in [0, 1], of the source model's dtype and device.
+        images: (N, C, H, W) in [0, 1], of the source model's dtype and device; None for a method in feature space.
         views: (N, V, C, H, W), view 0 is the image; only if the card asks for views.
         features: (N, D) raw encoder output, not normalised; only if the card needs "features".
         view_features: (N, V, D); only if the card asks for views and needs "features".
@@ -132,7 +132,7 @@ class Card:
         updates: What a step changes, see `Updates`.
         prompts: Prompt templates of its publication: a name that ``--prompts`` knows, or ``"dataset"`` for those of
             the dataset. A preset names others under the key ``"prompts"``.
-        inputs: Whether it works on images or only on features.
+        inputs: Whether it works on images or only on features; then it is given no images, and features are cached.
         needs: What it must be given; see `Need`.
         views: Views to make of each image.
         output: What the scores are.

@@ -228,6 +228,21 @@ def test_memory_of_encoding_is_part_of_the_peak_also_when_it_was_not_encoded_her
     assert [one for one in late.column("peak_mib") if one is not None] == peaks[0]
 
 
+def test_times_that_are_measured_again_are_those_of_encoding_again(cache):
+    cells = [cell(one, dataset=DATASET) for one in (Head(), Head(scale=2.0))]
+    store, _, _ = fakes.run(cells, fakes.ListStore(kept=SCORES))
+    before, again = Counted.read, []
+
+    def keep(manifest, batches):
+        again.append(batches[0]["cached"].tolist())
+        return 0
+
+    _, ended, _ = fakes.run(cells, store, retime=keep)
+    assert [one.status for one in ended] == ["remeasured"] * 2
+    assert Counted.read - before >= 37
+    assert again == [[False] * 8, [True] * 8], "the second cell is charged what the first one measured anew"
+
+
 def test_a_full_disk_is_told_once_and_the_run_continues(cache, monkeypatch):
     first, _ = run()
     shutil.rmtree(cache)

@@ -122,10 +122,11 @@ class FeatureFolder:
     Args:
         facts: From `feature_facts`; their hash is the name of the folder.
         per_file: Images in each file but the last.
+        reads: Whether what is there is used; without, it is written again.
     """
 
-    def __init__(self, facts: Mapping[str, Any], per_file: int) -> None:
-        self._facts, self._per_file = dict(facts), per_file
+    def __init__(self, facts: Mapping[str, Any], per_file: int, *, reads: bool = True) -> None:
+        self._facts, self._per_file, self.reads = dict(facts), per_file, reads
         self._key = digest(self._facts, ID_LENGTH)
         self.path = folder_of(FEATURES) / self._key
 
@@ -133,7 +134,7 @@ class FeatureFolder:
         """Return the block that a row is in: from the cache, or an empty one."""
         start = row // self._per_file * self._per_file
         made = Block(start, min(start + self._per_file, int(self._facts["images"])))
-        kept = read_kept(*self._named(made)) if size_limit() else None
+        kept = read_kept(*self._named(made)) if self.reads and size_limit() else None
         if kept is None:
             return made
         touch(self.path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -199,7 +200,9 @@ def joined(parts: Sequence[Charged]) -> Charged:
     )
 
 
-def stream_features(stream: Stream, encoder: Encoder, manifest: Manifest, *, probe: bool) -> StreamFeatures:
+def stream_features(
+    stream: Stream, encoder: Encoder, manifest: Manifest, *, probe: bool, timed_again: set[Path] | None = None
+) -> StreamFeatures:
     """Return the features of a cell's stream; what the cache holds of them is not encoded again.
 
     Args:
@@ -207,6 +210,8 @@ def stream_features(stream: Stream, encoder: Encoder, manifest: Manifest, *, pro
         encoder: Of its method's policy of views.
         manifest: Of the cell.
         probe: Whether memory is probed on the CPU.
+        timed_again: Where times are to be measured again: the folders that were encoded for this already, to which
+            those of the stream are added.
     """
     at_once = images_encoded_at_once(stream.batch_size, encoder.views)
     per_file = max(1, FILE_VIEWS // (encoder.views * at_once)) * at_once
@@ -217,5 +222,8 @@ def stream_features(stream: Stream, encoder: Encoder, manifest: Manifest, *, pro
         if encoder.policy is None:
             facts["views"] = ""
         folder = FeatureFolder(facts, per_file)
+        if timed_again is not None:
+            folder.reads = folder.path in timed_again
+            timed_again.add(folder.path)
         each.append(PartFeatures(encoder, part, stream.preprocess, at_once, folder, probe=probe))
     return StreamFeatures(stream, each)

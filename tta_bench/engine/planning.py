@@ -14,6 +14,7 @@ from tta_bench.data.dataset import Dataset, Shift, find_dataset
 from tta_bench.engine.devices import resolve_device
 from tta_bench.engine.expanding import expanded
 from tta_bench.engine.live import Kind, Live
+from tta_bench.engine.rewards import check_wanted, reward_model
 from tta_bench.errors import BadInputError, IncompatibleError, UnknownNameError
 from tta_bench.hyperparameters import (
     as_dict,
@@ -38,10 +39,6 @@ from tta_bench.spec.ranges import subset_size
 
 CLIP = "open_clip/ViT-B-16-quickgelu:openai"
 """The CLIP model of the literature's zero-shot tables; it takes any class names."""
-
-
-REWARD = "open_clip/ViT-L-14-quickgelu:openai"
-POCKET_REWARD = "pocket-clip"
 
 
 class Candidate(NamedTuple):
@@ -78,12 +75,7 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     request = expanded(request, live, classes, lambda name: _method(request, name, classes))
     methods = _candidates(request, live, files)
     device = _device(request)
-    if request.reward and not any("reward" in one.method.card.needs for one in methods):
-        names = ", ".join(one.name for one in methods)
-        raise BadInputError(
-            f"reward must go with a method that has a reward model, such as rlcf, got {names}; leave it out",
-            options=("reward",),
-        )
+    check_wanted(request.reward, {one.name: one.method for one in methods})
     for model in (*request.models, *([request.reward] if request.reward else [])):
         known = live.find("model", model) is not None or family_of(model)[0] in registry.registered("models")
         if not known and is_file(model):
@@ -301,23 +293,6 @@ def _default_model(name: str, method: Method, dataset: Dataset) -> str:
             options=("models",),
         )
     return usual
-
-
-def reward_model(asked: str, name: str, method: Method, model: str) -> str:
-    """Return the reward model of a cell; empty for a method that has none.
-
-    Raises:
-        BadInputError: If none was asked for and the source model is none of ours, of which we know a fitting one.
-    """
-    if "reward" not in method.card.needs:
-        return ""
-    if not asked and not model.startswith("pocket-"):
-        raise BadInputError(
-            f"{name} needs a reward model beside {model}, another CLIP-like model that judges its predictions; name "
-            f'one with reward="{REWARD}", which is the published choice',
-            options=("reward",),
-        )
-    return asked or POCKET_REWARD
 
 
 def _default_batch(method: Method, dataset: Dataset, reset: str) -> int:

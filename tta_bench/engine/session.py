@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.images.checked import Unread
@@ -20,6 +20,7 @@ from tta_bench.data.images.prefetch import pinned_memory
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.layouts.opening import require_one_origin
 from tta_bench.data.stream import Part, Stream
+from tta_bench.engine.baselines import Baselines
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.devices import chosen
 from tta_bench.engine.encoding import Encoder
@@ -32,16 +33,14 @@ from tta_bench.engine.identity import (
     describe_method,
     is_baseline,
     make_manifest,
-    scores_key,
 )
 from tta_bench.engine.initial import initial_key
 from tta_bench.engine.load import LoadWatch
 from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.passes import Passes
-from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter, SourceScores
-from tta_bench.engine.prompted import own_prompts
-from tta_bench.engine.rows import Collected, source_scores
+from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter
+from tta_bench.engine.rows import Collected
 from tta_bench.engine.split import SplitBatches
 from tta_bench.engine.watch import Watch
 from tta_bench.errors import Caution, PluginError
@@ -52,7 +51,6 @@ from tta_bench.spec import Cell, Manifest, Outcome, counter_seed
 from tta_bench.spec.manifest import Status
 from tta_bench.steps import check_compatible
 
-SCORES_BATCH = 64
 DONE = ("complete", "collapsed")
 COMPARED = ("torch", "timm", "open_clip_torch", "torchvision")
 """Libraries whose versions may change numbers."""
@@ -101,7 +99,7 @@ class Session:
     def __post_init__(self) -> None:
         """Let a reporter that fails fall silent."""
         self._told, self._warned = QuietReporter(self.reporter), set[tuple[str, str, str]]()
-        self._passes = Passes(self.objects, ())
+        self._passes, self._timed_again = Passes(self.objects, ()), set[Path]()
 
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
@@ -250,6 +248,7 @@ class Session:
         split = None if one.split is None else self._split(one, one.split)
         watch = self.objects.watch(one.source)
         task = _task(one, split)
+        baselines = Baselines(one, manifest.protocol, self.store, kept)
         job = CellJob(
             method=one.method,
             source=one.source,
@@ -258,15 +257,15 @@ class Session:
             seed=one.cell.seed,
             task=task,
             split=split,
-            scores=None if is_baseline(one.method) else self._scores(one, manifest, kept),
+            scores=None if is_baseline(one.method) else baselines.source(),
             probe_memory=self.probe_memory,
             views=one.cell.views,
             scored=self.scored,
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
             about=one.cell.label,
-            features=self._features(one, manifest),
-            zero_shot=self._zero_shot(one, manifest, kept),
+            features=self._features(one, manifest, None if noting else self._timed_again),
+            zero_shot=baselines.zero_shot(),
             evidence=self._passes.evidence(one.cell),
             preparing=None if split is None else self._preparing(one, len(split)),
         )
@@ -275,12 +274,16 @@ class Session:
         watch.check_bytes(type(one.method).__name__)
         return replace(outcome, load=load.taken())
 
-    def _features(self, one: Resolved, manifest: Manifest) -> StreamFeatures | None:
+    def _features(
+        self, one: Resolved, manifest: Manifest, timed_again: set[Path] | None
+    ) -> StreamFeatures | None:
         """Return the features of the stream where the method works on nothing else."""
         if one.method.card.inputs != "features":
             return None
         encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
-        return stream_features(one.stream, encoder, manifest, probe=self.probe_memory)
+        return stream_features(
+            one.stream, encoder, manifest, probe=self.probe_memory, timed_again=timed_again
+        )
 
     def _split(self, one: Resolved, images: ImageSource) -> SplitBatches:
         decoded = self.objects.decoded(images, one.source.preprocess)
@@ -306,37 +309,6 @@ class Session:
         self.store.finish(writer, replace(manifest, finished=_now(), outcome=outcome))
         self._told.cell_ended(manifest.cell.label, manifest.status, detail)
         return Ended(manifest.id, manifest.cell.label, manifest.status)
-
-    def _scores(self, one: Resolved, manifest: Manifest, kept: Kept) -> SourceScores:
-        """Return what the source model alone says of the stream, computed once per model, shift and order."""
-        sentences = one.source.text.sentences if one.source.text else ()
-        return self._scores_with(one, manifest, kept, sentences, one.source.logits)
-
-    def _zero_shot(self, one: Resolved, manifest: Manifest, kept: Kept) -> SourceScores | None:
-        """Return zero-shot scores with the class prompts of the method; None where they are the source model's."""
-        own = own_prompts(one.source, one.info.sentences)
-        if own is None:
-            return None
-        return self._scores_with(one, manifest, kept, own.sentences, own.logits)
-
-    def _scores_with(
-        self,
-        one: Resolved,
-        manifest: Manifest,
-        kept: Kept,
-        sentences: Sequence[str],
-        logits: Callable[[Tensor], Tensor],
-    ) -> SourceScores:
-        each = []
-        for part in one.stream.parts:
-            alone = Stream([part], SCORES_BATCH, one.stream.preprocess)
-            key = scores_key(one, manifest.protocol, part, alone.order_hash(), sentences)
-            scores = kept.call(self.store.scores, key)
-            if scores is None or len(scores.prediction) != len(alone):
-                scores = _predict(one.source, alone, logits)
-                kept.call(self.store.put_scores, key, scores)
-            each.append(scores)
-        return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
 
 
 def _describe(method: Method, source: SourceModel, watch: Watch) -> tuple[MethodInfo, BaseException | None]:
@@ -383,13 +355,6 @@ def _task(one: Resolved, split: SplitBatches | None) -> Task:
         stream_length=len(one.stream) if wants_length else None,
         source=split,
     )
-
-
-@torch.no_grad()
-def _predict(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
-    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
-    each = [source_scores(logits(images)) for images in batches]
-    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
 
 
 def _now() -> str:

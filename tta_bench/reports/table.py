@@ -253,7 +253,7 @@ def _footer(rows: Sequence[Row], machines: Sequence[str], left_out: Sequence[_Sh
     lines = (
         (
             any(row.accuracy is not None for row in rows),
-            "Intervals are 95%; vs source and vs teacher are points on the same images.",
+            "Intervals are 95%; differences are points on the same images.",
         ),
         (
             any((row.batch_size or 1) > 1 for row in timed),
