@@ -4,6 +4,7 @@
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
+from tta_bench.adapters._weighted import _scaled as scaled
 from tta_bench.adapters._weighted import corrected
 from tta_bench.adapters.roid import Roid
 
@@ -111,3 +112,9 @@ def test_values_out_of_range_and_models_without_norms_are_refused(without_norms)
     with pytest.raises(IncompatibleError):
         Roid().init(without_norms, tiny_task(without_norms, Roid()))
     assert all(Roid(**values) for values in Roid.presets.values())
+
+
+def test_values_are_scaled_to_0_and_1():
+    assert scaled(torch.tensor([1.0, 3.0, 5.0])).tolist() == [0.0, 0.5, 1.0]
+    assert scaled(torch.tensor([-2.0, -1.0])).tolist() == [0.0, 1.0]
+    assert scaled(torch.full((3,), 7.0)).tolist() == [0.0, 0.0, 0.0]

@@ -14,6 +14,7 @@ from tta_bench.data.images import contents
 from tta_bench.data.images.bad import unreadable
 from tta_bench.data.images.contents import file_sums
 from tta_bench.data.images.files import Paths
+from tta_bench.data.layouts.base import file_hash
 from tta_bench.errors import BadInputError
 from tta_bench.pocket.datasets import open_pocket
 
@@ -199,3 +200,9 @@ def test_a_damaged_cache_of_sums_is_as_none(tmp_path, monkeypatch, content):
     [kept] = (tmp_path / "cache" / "file-sums").iterdir()
     kept.write_text(content, encoding="utf-8")
     assert contents.file_sums([str(tmp_path / "a.bin")]) == before
+
+
+def test_the_hashes_that_cells_depend_on_are_those_of_earlier_runs(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea"
+    assert file_sums([str(tmp_path / "a")]) == ["ba7816bf8f01cfea"]

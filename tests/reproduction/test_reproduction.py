@@ -2,6 +2,7 @@
 """The committed sample recomputed here, and what is said where it differs."""
 
 import csv
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,11 @@ def test_a_split_that_is_not_checked_is_not_rendered(monkeypatch):
 
 def test_a_near_tie_is_half_a_percent_of_probability():
     assert [Mismatch("a", 0, 1, 2, margin).near for margin in (0.0, 0.005, 0.0051)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("revision", "told"), [(None, "none: not run from a git checkout"), ("abc123+", "abc123+")]
+)
+def test_doctor_says_which_revision_it_is(monkeypatch, revision, told):
+    monkeypatch.setattr("tta_bench.engine.machine.revision", lambda: revision)
+    assert dict(import_module("tta_bench.cli.doctor")._machine())["revision"] == told

@@ -17,7 +17,7 @@ from tta_bench.studies.levels import study_levels
 PLAN = Plan(
     datasets=("pocket",),
     images=6,
-    updates=(0, 5),
+    updates=(0, 1, 5),
     lrs=(1e-3,),
     widths=(),
     pretrained=False,
