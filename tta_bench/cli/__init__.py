@@ -30,6 +30,7 @@ from tta_bench.cli.study import study
 from tta_bench.cli.sweep import sweep
 from tta_bench.cli.validate import validate
 from tta_bench.errors import Caution, TTABenchError
+from tta_bench.spec.warned import in_our_words
 
 BAD_INPUT = 2
 
@@ -76,7 +77,6 @@ def options(
 
 def main() -> None:
     """Run the command line; a user's error is one sentence on stderr and exit code 2."""
-    warnings.filterwarnings("ignore", r".torch\.jit", FutureWarning)  # torch's own, while timm is imported
     shown, warnings.showwarning = warnings.showwarning, _told(warnings.showwarning)
     try:
         require_output()
@@ -98,12 +98,19 @@ def _print_what_the_console_cannot_show() -> None:
 
 
 def _told(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Return how warnings are shown: our own as a sentence, others as before."""
+    """Return how warnings are shown: our own as a sentence, others as that which we have for them, or not at all.
+
+    Whoever asks Python for warnings, by ``-W`` or ``PYTHONWARNINGS``, gets those of libraries as they are.
+    """
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, Caution):
-            say_on_stderr(f"tta-bench: note: {with_flags(str(message))}")
-        else:
+        ours = issubclass(category, Caution)
+        sentence = with_flags(str(message)) if ours else in_our_words(f"{category.__name__}: {message}")
+        if sys.warnoptions and not ours:
             otherwise(message, category, *where, **more)
+        elif sentence is not None and (ours or sentence not in said):
+            said.add(sentence)
+            say_on_stderr(f"tta-bench: note: {sentence}")
 
     return show

@@ -25,8 +25,9 @@ from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.devices import chosen
 from tta_bench.engine.encoding import Encoder
 from tta_bench.engine.features import StreamFeatures, stream_features
-from tta_bench.engine.globals import Heard, torch_settings, warnings_heard
+from tta_bench.engine.globals import torch_settings
 from tta_bench.engine.guests import Kept, QuietReporter, traceback_text
+from tta_bench.engine.hearing import Heard, warnings_heard
 from tta_bench.engine.identity import (
     MethodInfo,
     Resolved,
@@ -99,6 +100,7 @@ class Session:
     def __post_init__(self) -> None:
         """Let a reporter that fails fall silent."""
         self._told, self._warned = QuietReporter(self.reporter), set[tuple[str, str, str]]()
+        self._heard = Heard()
         self._passes, self._timed_again = Passes(self.objects, ()), set[Path]()
 
     def run(self, cells: Sequence[Cell]) -> list[Ended]:
@@ -108,14 +110,19 @@ class Session:
             TTABenchError: Before anything is computed, if a method, a model and a dataset do not fit.
         """
         with torch_settings():
-            self._check(cells)
+            with warnings_heard(self._heard):
+                self._check(cells)
             self._passes = Passes(self.objects, cells)
             self.store.plan(cells)
             return [self._alone(cell) for cell in cells]
 
     def _alone(self, cell: Cell) -> Ended:
         """Run a cell whose numbers depend on no cell before it."""
-        with torch_settings(counter_seed("global", cell.seed)), chosen(torch.device(cell.device)):
+        with (
+            torch_settings(counter_seed("global", cell.seed)),
+            chosen(torch.device(cell.device)),
+            warnings_heard(self._heard),
+        ):
             return self._cell(cell)
 
     def _check(self, cells: Sequence[Cell]) -> None:
@@ -190,27 +197,26 @@ class Session:
 
     def _compute(self, one: Resolved, manifest: Manifest, start: int) -> Ended:
         writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
-        with warnings_heard() as heard:
-            try:
-                with pinned_memory(wanted=one.source.device.type == "cuda"):
-                    outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
-            except KeyboardInterrupt:
-                writer.close()
+        self._heard.cautions.clear()  # those before this cell are of its model, which says them itself
+        try:
+            with pinned_memory(wanted=one.source.device.type == "cuda"):
+                outcome = self._outcome(one, manifest, kept.writer(writer), kept, start)
+        except KeyboardInterrupt:
+            writer.close()
+            raise
+        except ANYTHING as error:  # the store's own errors end the run
+            if kept.failure is error:
                 raise
-            except ANYTHING as error:  # the store's own errors end the run
-                if kept.failure is error:
-                    raise
-                return self._failed(one, writer, _with(manifest, heard), error)
+            return self._failed(one, writer, manifest, error)
         status: Status = "complete" if outcome.finite else "collapsed"
-        return self._end(writer, replace(_with(manifest, heard), outcome=outcome, status=status))
+        return self._end(writer, replace(manifest, outcome=outcome, status=status))
 
     def _remeasured(self, one: Resolved, manifest: Manifest, kept: Manifest, retime: Retime) -> Ended:
         """Run a complete cell once more for its times and memory; its predictions stay and must come out the same."""
         cell, rows = one.cell, Collected()
         self._told.cell_started(cell.label, 0, len(one.stream))
         try:
-            with warnings_heard():
-                outcome = self._outcome(one, manifest, rows, Kept(), 0, noting=False)
+            outcome = self._outcome(one, manifest, rows, Kept(), 0, noting=False)
         except KeyboardInterrupt:
             raise
         except ANYTHING as error:
@@ -306,7 +312,9 @@ class Session:
 
     def _end(self, writer: RowWriter, manifest: Manifest, detail: str = "") -> Ended:
         outcome = replace(manifest.outcome, peak_rss_mib=peak_rss_mib())
-        self.store.finish(writer, replace(manifest, finished=_now(), outcome=outcome))
+        manifest = replace(_with(manifest, self._heard), finished=_now(), outcome=outcome)
+        self._heard.warnings.clear()
+        self.store.finish(writer, manifest)
         self._told.cell_ended(manifest.cell.label, manifest.status, detail)
         return Ended(manifest.id, manifest.cell.label, manifest.status)
 

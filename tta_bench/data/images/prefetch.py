@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,7 +29,10 @@ def pinned_memory(*, wanted: bool) -> Iterator[None]:
 
 
 class _Made(Dataset[Any]):
-    """One item per chunk of positions; a user's error is handed over as a value, so that it stays one sentence."""
+    """One item per chunk of positions; a user's error is handed over as a value, so that it stays one sentence.
+
+    So are warnings.
+    """
 
     def __init__(self, make: Callable[[Sequence[int]], Any], chunks: Sequence[Sequence[int]]) -> None:
         self.make, self.chunks = make, chunks
@@ -36,11 +40,13 @@ class _Made(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.make(self.chunks[index])
-        except TTABenchError as error:
-            return error
+    def __getitem__(self, index: int) -> tuple[Any, list[tuple[str, type[Warning]]]]:
+        with warnings.catch_warnings(record=True) as heard:
+            try:
+                made = self.make(self.chunks[index])
+            except TTABenchError as error:
+                made = error
+        return made, [(str(one.message), one.category) for one in heard]
 
 
 def prefetch(
@@ -71,7 +77,9 @@ def prefetch(
         pin_memory=_PINNED.get(),
         generator=torch.Generator().manual_seed(0),
     )
-    for made in loader:
+    for made, heard in loader:
+        for message, category in heard:  # of the other process, which nobody listens to
+            warnings.warn(message, category, stacklevel=2)
         if isinstance(made, TTABenchError):
             raise made
         yield made
