@@ -103,6 +103,8 @@ def test_there_is_no_verdict_without_a_method():
     assert told(SOURCE) == []
     assert told(row("tent", 0.05, mixed=True), SOURCE) == []
     assert told(row("tent", status="failed", accuracy=None), SOURCE) == []
+    assert told(row("tent", 0.05, status="incomplete"), SOURCE) == []
+    assert [len(one.rows) for one in fronts([SOURCE, row("tent", 0.05, status="incomplete")])] == [1]
 
 
 def test_a_row_that_another_beats_is_in_no_front():

@@ -59,7 +59,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """
     blocks: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.accuracy is not None and not row.mixed:
+        if row.status == "complete" and not row.mixed:
             where = (
                 row.dataset
                 if ";" in row.shifts or row.shifts == row.dataset
