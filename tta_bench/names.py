@@ -180,4 +180,5 @@ def check_names(
 def _check(kind: Group, name: str, token: str) -> None:
     known = registry.registered(kind)
     if name not in known and not is_path(name) and not is_path(token):
-        raise UnknownNameError(kind[:-1], token, known, f"`tta-bench list {kind}` shows all")
+        own = f", and a folder of images is written ./{name}" if kind == "datasets" else ""
+        raise UnknownNameError(kind[:-1], token, known, f"`tta-bench list {kind}` shows all{own}")

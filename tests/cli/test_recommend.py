@@ -17,11 +17,10 @@ def test_a_run_of_several_methods_ends_with_a_verdict_and_recommend_repeats_it(t
     assert again.code == 0
     assert said in again.out
     assert "pocket-c, images in batches, on " in again.out
-    assert "lame" not in again.out.split("──")[-1].split("no more accurate")[0]
     results = tb.load(str(tmp_path / "runs"))
     assert [str(one) for one in results.verdicts()] == [said]
     (front,) = results.pareto()
-    assert {row.method for row in front.rows} <= {"norm", "source"}
+    assert front.rows[0].method == "norm"  # what follows depends on the clock
     assert tta_bench("recommend", tmp_path / "nowhere").code == 2
 
 

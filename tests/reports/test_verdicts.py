@@ -60,13 +60,13 @@ def test_too_few_images_say_how_many_would_do():
     assert said == (
         "m on d: No method gains for certain; tent has +0.8 points [-0.2, +1.8] at 2.0 times the time and 2.0 times "
         "the memory of the source model, in batches of 64. 400 images are too few to judge tent; about 1,300 would "
-        "show 0.8 points."
+        "show a difference of 0.8 points."
     )
 
 
 def test_half_a_point_is_the_least_that_is_asked_for():
     (said,) = told(SOURCE, row("tent", 0.0001))
-    assert "would show 0.5 points" in said
+    assert "would show a difference of 0.5 points" in said
 
 
 def test_several_methods_are_judged_together():
@@ -103,6 +103,8 @@ def test_there_is_no_verdict_without_a_method():
     assert told(SOURCE) == []
     assert told(row("tent", 0.05, mixed=True), SOURCE) == []
     assert told(row("tent", status="failed", accuracy=None), SOURCE) == []
+    assert told(row("tent", 0.05, status="incomplete"), SOURCE) == []
+    assert [len(one.rows) for one in fronts([SOURCE, row("tent", 0.05, status="incomplete")])] == [1]
 
 
 def test_a_row_that_another_beats_is_in_no_front():

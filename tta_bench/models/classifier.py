@@ -156,9 +156,10 @@ def _cautions(request: ModelRequest, found: Matched, folders: Sequence[str], cou
         )
     left_out = count - len(outputs_of(found.indices))
     if left_out:
+        others = "other output is" if left_out == 1 else f"{left_out:,} other outputs are"
         yield (
-            f"the {len(folders)} classes of the dataset are outputs of {name!r} by {found.by}; its "
-            f"{left_out:,} other outputs are left out, so accuracies are among these classes"
+            f"the {len(folders)} classes of the dataset are outputs of {name!r} by {found.by}; its {others} left out, "
+            "so accuracies are among these classes"
         )
 
 

@@ -47,7 +47,7 @@ def fronts(rows: Sequence[Row], cost: Cost = "time") -> list[Front]:
         cost: Which cost counts.
     """
     found = []
-    complete = [row for row in rows if row.accuracy is not None and not row.mixed]
+    complete = [row for row in rows if row.status == "complete" and not row.mixed]
     for dataset, machine in dict.fromkeys((row.dataset, row.machine) for row in complete):
         here = [row for row in complete if (row.dataset, row.machine) == (dataset, machine)]
         single = [row for row in here if row.sees == "image"]

@@ -59,7 +59,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """
     blocks: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.accuracy is not None and not row.mixed:
+        if row.status == "complete" and not row.mixed:
             where = (
                 row.dataset
                 if ";" in row.shifts or row.shifts == row.dataset
@@ -121,7 +121,8 @@ def _sentences(judged: Sequence[Judged]) -> Iterator[str]:
             yield f"{_named(least)} gains {_points(least.row)}{_cost(least)}."
     elif open_:
         best = open_[0]
-        yield f"No method gains for certain; {_named(best)} has {_points(best.row)}{_cost(best)}."
+        certain = " for certain" if (best.row.gain or 0.0) > 0 else ""
+        yield f"No method gains{certain}; {_named(best)} has {_points(best.row)}{_cost(best)}."
     elif judged and all(one.outcome == "same" for one in judged):
         yield f"{_listed(judged)} predict{'s' if len(judged) == 1 else ''} as the source model does."
     elif judged:
@@ -137,10 +138,10 @@ def _too_few(judged: Sequence[Judged]) -> str:
     """Return the sentence on methods about which the images do not decide."""
     first = judged[0]
     images, needed, shown = first.row.images or 0, first.needed or 0, first.shown or 0.0
-    whose = f" of {_named(first)}" if len(judged) > 1 else ""
+    whose = f", as {_named(first)} has" if len(judged) > 1 else ""
     return (
-        f"{images:,} images are too few to judge {_listed(judged)}; about {_rounded(needed):,} would show "
-        f"{_number(shown)}{whose}."
+        f"{images:,} images are too few to judge {_listed(judged)}; about {_rounded(needed):,} would show a difference "
+        f"of {_number(shown)}{whose}."
     )
 
 
