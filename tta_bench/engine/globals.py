@@ -35,6 +35,18 @@ class Heard(NamedTuple):
 
 
 @contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads inside, or with as many as before."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def warnings_heard() -> Iterator[Heard]:
     """Collect the warnings of libraries and plug-ins instead of showing them; our own cautions are shown as well."""
     heard = Heard([], [])

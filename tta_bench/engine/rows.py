@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,9 @@ class Collected:
     def append(self, columns: Mapping[str, Any]) -> None:
         """Keep the rows of one batch."""
         self.batches.append(columns)
+
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        """Keep nothing: what was collected is thrown away."""
 
     def close(self) -> None:
         """Do nothing: what was collected is thrown away."""
