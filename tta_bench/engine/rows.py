@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.data.stream import Stream
 from tta_bench.engine.meter import PHASES
 from tta_bench.engine.ports import SourceScores
+from tta_bench.models.source import SourceModel
 
 TOP = 5
 
@@ -49,6 +51,14 @@ def source_scores(logits: Tensor) -> SourceScores:
     """Return predictions and confidences of the source model's logits (N, K)."""
     columns = score_columns(logits, "logits")
     return SourceScores(columns["prediction"].astype(np.int64), columns["confidence"])
+
+
+@torch.no_grad()
+def predicted(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
+    """Return what a source model alone says of a stream, by a function that gives its logits."""
+    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
+    each = [source_scores(logits(images)) for images in batches]
+    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
 
 
 def clock_columns(seconds: Mapping[str, float], images: int) -> dict[str, Any]:

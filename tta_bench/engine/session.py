@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +39,7 @@ from tta_bench.engine.passes import Passes
 from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter, SourceScores
 from tta_bench.engine.prompted import own_prompts
 from tta_bench.engine.resume import Start, start_of
-from tta_bench.engine.rows import Collected, source_scores
+from tta_bench.engine.rows import Collected, predicted
 from tta_bench.engine.split import SplitBatches
 from tta_bench.errors import Caution, PluginError
 from tta_bench.method import Method
@@ -389,17 +388,10 @@ class Session:
             key = scores_key(one, manifest.protocol, part, alone.order_hash(), sentences)
             scores = kept.call(self._scored_by.scores, key)
             if scores is None or len(scores.prediction) != len(alone):
-                scores = _predict(one.source, alone, logits)
+                scores = predicted(one.source, alone, logits)
                 kept.call(self._scored_by.put_scores, key, scores)
             each.append(scores)
         return SourceScores(*(one.stream.in_order(column) for column in zip(*each, strict=True)))
-
-
-@torch.no_grad()
-def _predict(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
-    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
-    each = [source_scores(logits(images)) for images in batches]
-    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
 
 
 def _now() -> str:
