@@ -35,11 +35,11 @@ def test_the_error_is_that_of_each_cell_estimated_from_all_others():
 def test_what_cannot_be_known_is_said():
     cells = [cell(fakes.Counter()), cell(fakes.Same(), name="same")]
     lines = list(plan_lines(plan_of(cells, [], lambda one: None), [], 1))
-    assert lines[0].endswith("images not counted: its data are not here, cost not known")
+    assert lines[0].endswith("images not counted, its data are not here · cost not known")
     assert "without 2 cells whose data are not here" in lines[3]
     assert "holds no finished cell" in lines[-1]
     past = [took(cells[0], 0.5)]
     lines = list(plan_lines(plan_of(cells, past, lambda one: 7200), past, 4))
-    assert lines[0].endswith("7,200 images, 60 min")
+    assert lines[0].endswith("7,200 images · 60 min")
     assert "time: 60 min, 60 min in 4 processes, without 1 cell whose cost is not known" in lines
     assert lines[-1].startswith("how far such estimates are off is not known")

@@ -61,9 +61,9 @@ def plan_lines(planned: Sequence[Planned], past: Sequence[Past], workers: int) -
     """
     for one in planned:
         images = (
-            "images not counted: its data are not here" if one.images is None else f"{one.images:,} images"
+            "images not counted, its data are not here" if one.images is None else f"{one.images:,} images"
         )
-        yield f"{one.cell.label}: {images}, {_duration(one.seconds) if one.seconds else 'cost not known'}"
+        yield f"{one.cell.label} · {images} · {_duration(one.seconds) if one.seconds else 'cost not known'}"
     yield ""
     counted = [one.images for one in planned if one.images is not None]
     yield f"images: {sum(counted):,}" + _but(len(planned) - len(counted), "whose data are not here")
