@@ -209,7 +209,7 @@ class Session:
         if problem is not None:
             writer = self.store.begin(manifest, rows=0, first=rows.start)
             return self._failed(one, writer, manifest, problem)
-        return self._compute(one, manifest, start, last=tried == LOADERS - 1)
+        return self._compute(one, manifest, start, tried == LOADERS - 1)
 
     def _resolve(self, cell: Cell) -> tuple[Resolved, BaseException | None]:
         """Return a cell with its objects, and why it cannot run if its method or its reader fails."""
@@ -235,7 +235,7 @@ class Session:
             warnings.warn(caution, Caution, stacklevel=2)
         return (caution,) if caution else ()
 
-    def _compute(self, one: Resolved, manifest: Manifest, start: Start, *, last: bool) -> Ended | None:
+    def _compute(self, one: Resolved, manifest: Manifest, start: Start, last: bool) -> Ended | None:
         writer = self.store.begin(manifest, rows=start.done, first=start.rows.start)
         kept = Kept()
         with warnings_heard() as heard:
