@@ -25,7 +25,8 @@ def merge(store: Store, cell: str, count: int) -> Manifest:
     Raises:
         StoreError: If a range is missing or not finished.
     """
-    parts = [(shard, manifest) for shard in store.shards(cell, count) if (manifest := shard.manifest(cell))]
+    shards = [store.shard(cell, index, count) for index in range(count)]
+    parts = [(shard, manifest) for shard in shards if (manifest := shard.manifest(cell))]
     if not parts or any(manifest.status == "running" for _, manifest in parts):
         raise StoreError(
             f"the {count} ranges of cell {cell} in {store.url} should be finished and are not; run the same command "
@@ -46,7 +47,7 @@ def merge(store: Store, cell: str, count: int) -> Manifest:
     if failed is None and writer.rows != running.protocol.images_used:
         raise StoreError(
             f"the ranges of cell {cell} in {store.url} should hold {running.protocol.images_used} rows and hold "
-            f"{writer.rows}; remove {store.place_of_shards(cell)} and run the same command again"
+            f"{writer.rows}; remove {store.url}/shards/{cell} and run the same command again"
         )
     final = writer.finish(_together(running, manifests, failed))
     if failed is None:

@@ -218,14 +218,6 @@ class Store:
         other._files = self._files.below(f"{shards_of(cell)}/{index}-of-{count}")
         return other
 
-    def shards(self, cell: str, count: int) -> list[Store]:
-        """Return where each of ``count`` ranges of a cell is kept."""
-        return [self.shard(cell, index, count) for index in range(count)]
-
-    def place_of_shards(self, cell: str) -> str:
-        """Return where the ranges of a cell are, as a user would name it."""
-        return self._files.path(shards_of(cell))
-
     def remove_shards(self, cell: str) -> None:
         """Remove the ranges of a cell that were computed apart."""
         self._files.remove_folder(shards_of(cell))
