@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from typing import NamedTuple
@@ -96,5 +97,6 @@ def kills(folder, count, seeds, seed=0):
     run(folder / "whole", planned)
     whole, expected = time.monotonic() - began, numbers(folder / "whole")
     assert len(expected) == len(planned)
-    for index in range(count):
-        yield kill(folder / f"run{index}", planned, expected, draw.uniform(0.0, 1.1 * whole))
+    for _ in range(count):
+        yield kill(folder / "killed", planned, expected, draw.uniform(0.0, 1.1 * whole))
+        shutil.rmtree(folder / "killed")
