@@ -181,6 +181,8 @@ def test_shards_put_together_are_the_cell(tmp_path, monkeypatch, count):
     (expected,) = session(whole).run([one])
     for index in range(count):
         (ended,) = session(store, shard=(index, count)).run([one])
+        part = store.shard(expected.cell, index, count).manifest(expected.cell)
+        assert part is None or part.error is None, part.error
         assert ended.status == "complete"
     with pytest.raises(StoreError, match="should be finished"):
         merge(store, expected.cell, count + 1)

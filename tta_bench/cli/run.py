@@ -185,7 +185,9 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     for sentence in [*caution_lines(manifests), *left_out]:
         say(console, sentence, style="yellow")
     for one in ran.ended:
-        if one.status == "failed":
+        if one.status == "failed" and not one.cell:  # its process died before it had an id
+            say(console, f"failed: {one.label}; its process died before it began, see above", style="red")
+        elif one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"
             say(console, f"failed: {one.label}; the traceback is in {where}", style="red")
         if one.status == "differs":

@@ -171,7 +171,7 @@ class Session:
         """Return the session that keeps its rows where those of a shard are kept."""
         assert self.shard is not None
         part = replace(self, store=self.store.shard(cell, *self.shard), shard=None)
-        part._scored_by = self.store
+        part._scored_by, part._passes = self.store, self._passes
         return part
 
     def _begin(
