@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from tta_bench.config import effective_config
 from tta_bench.data.dataset import Dataset
 from tta_bench.data.images.own import own_dataset
+from tta_bench.engine.executors.task import Setup
 from tta_bench.engine.live import Live
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.planning import plan
@@ -35,8 +36,10 @@ from tta_bench.errors import BadInputError, UnknownNameError
 from tta_bench.method import Method
 from tta_bench.models.own import OwnModel
 from tta_bench.models.own import own_model as model
+from tta_bench.records.driver import run_apart, runs_apart
 from tta_bench.records.sink import Sink
 from tta_bench.records.store import Store
+from tta_bench.reports.crew import Crew
 from tta_bench.reports.leaderboard import leaderboard, write_csv
 from tta_bench.reports.progress import ConsoleReporter
 from tta_bench.reports.results import Results, load
@@ -109,6 +112,9 @@ def evaluate(methods: Any = (), datasets: Any = (), *, suite: str = "", **option
     console = report_console()
     if not (console.is_terminal or console.is_jupyter):
         return run_cells(cells, controls, objects=objects, config=config).results
+    if runs_apart(controls):
+        with Crew(console) as crew:
+            return run_cells(cells, controls, objects=objects, crew=crew, config=config).results
     with ConsoleReporter(console, len(cells)) as reporter:
         return run_cells(cells, controls, objects=objects, reporter=reporter, config=config).results
 
@@ -139,6 +145,7 @@ def run_cells(
     *,
     objects: Objects | None = None,
     reporter: Reporter | None = None,
+    crew: Crew | None = None,
     config: str = "",
 ) -> Ran:
     """Run planned cells into a run folder, and write its ``leaderboard.csv``.
@@ -147,15 +154,38 @@ def run_cells(
         cells: The cells; they may have been planned by another process.
         controls: Where and how.
         objects: The objects that the names of cells stand for; those of this process are known to it.
-        reporter: Shown the progress.
+        reporter: Shown the progress of a run in this process.
+        crew: Shown the progress of one in several processes.
         config: The options that the cells come from, as YAML, to be kept beside the plan.
 
     Raises:
         TTABenchError: Before anything is computed, if a cell cannot run here.
     """
     controls = controls or Controls()
-    store = Store(controls.output).open(create=True)
-    sink = Sink(store, config)
+    folder = controls.output.rstrip("/") or controls.output
+    try:
+        ended = tuple(_ended(cells, controls, objects, reporter, crew, config))
+    except KeyboardInterrupt:
+        write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
+        raise
+    write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
+    computed = tuple(dict.fromkeys(one.cell for one in ended if one.cell))
+    return Ran(ended, Results((controls.output,), computed))
+
+
+def _ended(
+    cells: Sequence[Cell],
+    controls: Controls,
+    objects: Objects | None,
+    reporter: Reporter | None,
+    crew: Crew | None,
+    config: str,
+) -> list[Ended]:
+    """Run the cells here or in other processes, and return how each ended."""
+    if runs_apart(controls):
+        setup = Setup(controls, objects.workers if objects else None, config)
+        return run_apart(cells, setup, crew or Crew(None))
+    sink = Sink(Store(controls.output).open(create=True), config)
     session = Session(
         sink,
         reporter or Silent(),
@@ -164,15 +194,9 @@ def run_cells(
         force=controls.force,
         retime=sink.retime if controls.remeasure else None,
         probe_memory=controls.memory,
+        threads=controls.threads,
     )
-    folder = controls.output.rstrip("/") or controls.output
-    try:
-        ended = tuple(session.run(cells))
-    except KeyboardInterrupt:
-        write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
-        raise
-    write_csv(leaderboard([folder], allow_mixed=True), f"{folder}/leaderboard.csv")
-    return Ran(ended, Results((controls.output,), tuple(dict.fromkeys(one.cell for one in ended))))
+    return session.run(cells)
 
 
 def folder(

@@ -71,7 +71,7 @@ def test_an_interrupted_run_says_how_to_go_on(tta_bench, tmp_path, monkeypatch):
     done = tta_bench(*RUN, "--output", tmp_path / "runs")
     assert done.code == 130
     assert done.err.startswith(
-        "tta-bench: interrupted after 0 of 1 cell; the same command with --resume continues from here, but starts"
+        "tta-bench: interrupted after 0 of 1 cell; the same command with --resume continues from here"
     )
     assert done.err.count("\n") == 1
 

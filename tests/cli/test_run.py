@@ -112,6 +112,19 @@ def test_a_dry_run_names_the_cells_and_writes_nothing(tta_bench, tmp_path, monke
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_estimates_from_the_run_folder(tta_bench, tmp_path):
+    command = ("run", "--method", "source", "--method", "neo", "--output", tmp_path / "runs", "--no-memory")
+    for shift in ("pocket-c:fog", "pocket-c:snow"):
+        assert tta_bench(*command, "--dataset", shift, "--limit", 8).code == 0
+    said = tta_bench(*command, "--dataset", "pocket-c", "--dry-run").out
+    assert said.count("source · pocket-bn · pocket-c:") == 15
+    images = 30 * 200
+    assert f"images: {images:,}" in said
+    assert "estimated from 4 finished cells" in said
+    assert "30 from cells of the same method" in said
+    assert "finished cells from all others were off by a factor of" in said
+
+
 def test_listing_and_describing(tta_bench):
     listed = tta_bench("list", "methods").out
     assert all(name in listed for name in ("source", "clip", "norm", "tent", "apm"))
@@ -120,6 +133,8 @@ def test_listing_and_describing(tta_bench):
     described = tta_bench("describe", "tent").out
     assert "arXiv:2006.10726" in described
     assert "imagenet-c" in described
+    assert "MiB at the start on pocket-bn" in described
+    assert "none: every step starts afresh" in tta_bench("describe", "zero").out
 
 
 def test_a_dataset_is_described_with_its_origin(tta_bench):

@@ -136,6 +136,9 @@ class ListWriter:
             raise KeyboardInterrupt
         self.batches.append(dict(columns))
 
+    def keep_state(self, dump):
+        pass
+
     def close(self):
         pass
 
@@ -160,12 +163,15 @@ class ListStore:
     def plan(self, cells):
         """Plans are not kept."""
 
-    def rows_done(self, cell):
+    def rows_done(self, cell, first=0):
         return sum(len(batch["image_id"]) for batch in self.writers[cell].batches)
 
-    def begin(self, manifest, *, resume):
+    def state(self, cell):
+        return None
+
+    def begin(self, manifest, *, rows, first=0):
         old = self.writers.get(manifest.id)
-        batches = old.batches if resume and old else []
+        batches = old.batches if rows and old else []
         self.writers[manifest.id] = ListWriter(batches, self.die_after)
         self.manifests[manifest.id] = manifest
         return self.writers[manifest.id]

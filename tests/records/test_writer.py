@@ -250,7 +250,7 @@ def test_a_cell_that_another_process_writes_is_refused(store, tmp_path):
         owner(tmp_path, pid=other.pid, born=born(other.pid))
         for begin in (
             lambda: store.writer("c", resume=True),
-            lambda: Sink(store).begin(manifest("c"), resume=True),
+            lambda: Sink(store).begin(manifest("c"), rows=1),
         ):
             with pytest.raises(
                 StoreError, match=f"is being written by process {other.pid} since 2"

@@ -93,6 +93,7 @@ def _describe_method(console: Console, method: str, own: Mapping[str, type[Metho
 
 
 def _facts(name: str, method: object) -> list[tuple[str, str]]:
+    from tta_bench.engine.state_size import carried_state
     from tta_bench.method import Method
     from tta_bench.parity.status import sentence
 
@@ -110,6 +111,7 @@ def _facts(name: str, method: object) -> list[tuple[str, str]]:
         ("reset", f"{per} (default)"),
         ("per-image episodes", runs),
         ("default model", card.model),
+        ("carried state", carried_state(method)),
         ("precision", ", ".join(sorted(card.precision))),
         ("cost of a step", card.cost or "not counted"),
         ("reference licence", card.reference_licence or "not looked up"),

@@ -45,7 +45,9 @@ def run(
     flops: Annotated[
         bool, typer.Option("--flops", help="Also print the multiply-adds of one image, part by part.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print cells, images, disk and hours, and stop.")
+    ] = False,
     print_config: Annotated[
         bool,
         typer.Option("--print-config", help="Print the options in effect as a file for --config, and stop."),
@@ -74,8 +76,7 @@ def run(
     cells = plan(request)
     say(console, f"tta-bench: {describe_defaults(cells, request)}")
     if dry_run:
-        for cell in cells:
-            say(console, cell.label)
+        _print_plan(console, cells, controls, request)
         return
     objects = Objects(workers=request.workers)
     ran = _to_the_end(console, cells, request, controls, objects)
@@ -85,27 +86,46 @@ def run(
         raise typer.Exit(FAILED)
 
 
+def _print_plan(console: Console, cells: Sequence[Cell], controls: Controls, request: Request) -> None:
+    """Print what the run is going to do and what that takes, from what the run folder's finished cells took."""
+    from tta_bench.engine.objects import Objects
+    from tta_bench.records.past import read_past
+    from tta_bench.reports.plan import plan_lines, plan_of
+    from tta_bench.reports.progress import say
+
+    past = read_past(controls.output)
+    planned = plan_of(cells, past, Objects(workers=request.workers).count)
+    for line in plan_lines(planned, past, controls.jobs):
+        say(console, line)
+
+
 def _to_the_end(
     console: Console, cells: Sequence[Cell], request: Request, controls: Controls, objects: Objects
 ) -> Ran:
     """Run the cells; say what is left to do where the user interrupts them."""
     from tta_bench.api import run_cells
     from tta_bench.config import effective_config
+    from tta_bench.records.driver import runs_apart
+    from tta_bench.reports.crew import Crew
     from tta_bench.reports.progress import ConsoleReporter
     from tta_bench.reports.text import counted
 
-    reporter = ConsoleReporter(console, len(cells))
+    reporter, crew = ConsoleReporter(console, len(cells)), Crew(console)
     try:
+        config = effective_config(request, controls)
+        if runs_apart(controls):
+            with crew:
+                return run_cells(cells, controls, objects=objects, crew=crew, config=config)
         with reporter:
-            config = effective_config(request, controls)
             return run_cells(cells, controls, objects=objects, reporter=reporter, config=config)
     except KeyboardInterrupt as error:
         _show_what_is_there(console, controls.output)
         if sys.stderr is not None and sys.stderr.isatty():
             typer.echo(err=True)  # the terminal has echoed ^C
+        ended = crew.cells if runs_apart(controls) else reporter.ended
         sentence = (
-            f"tta-bench: interrupted after {reporter.ended} of {counted(len(cells), 'cell')}; the same command with "
-            "--resume continues from here, but starts the cell under way again if its reset is shift or never"
+            f"tta-bench: interrupted after {ended} of {counted(len(cells), 'cell')}; the same command with "
+            "--resume continues from here"
         )
         say_on_stderr(sentence)
         raise typer.Exit(exit_code(error)) from None
@@ -182,7 +202,9 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     for sentence in [*caution_lines(manifests), *left_out]:
         say(console, sentence, style="yellow")
     for one in ran.ended:
-        if one.status == "failed":
+        if one.status == "failed" and not one.cell:  # its process died before it had an id
+            say(console, f"failed: {one.label}; its process died before it began, see above", style="red")
+        elif one.status == "failed":
             where = f"{output}/cells/{one.cell}/manifest.json"
             say(console, f"failed: {one.label}; the traceback is in {where}", style="red")
         if one.status == "differs":

@@ -97,6 +97,11 @@ class Stream:
             return len(self)
         return int(self._starts[np.searchsorted(self._starts, row, side="right") - 1])
 
+    def shard(self, index: int, count: int) -> range:
+        """Return the rows of one of ``count`` ranges of about as many batches each; it may be empty."""
+        ends = [*self._starts.tolist(), len(self)]
+        return range(ends[index * self.batches // count], ends[(index + 1) * self.batches // count])
+
     def labels(self) -> np.ndarray:
         """Return the labels (n,) in stream order; for records only."""
         return self.in_order([part.images.labels[part.positions] for part in self.parts])
@@ -122,20 +127,22 @@ class Stream:
         place = slice(rows.start, rows.stop)
         return self._part[place], self._turn[place]
 
-    def from_row(self, start: int = 0, *, images: bool = True) -> Iterator[Batch]:
-        """Yield the batches from a row on, which must be where a batch begins.
+    def from_row(self, start: int = 0, stop: int | None = None, *, images: bool = True) -> Iterator[Batch]:
+        """Yield the batches of a range of rows whose ends are where batches begin.
 
         Args:
-            start: The row.
+            start: The first row.
+            stop: The row behind the last; None: to the end.
             images: Whether images are loaded.
         """
         first = int(np.searchsorted(self._starts, start))
-        chunks = [self._chunks(number) for number in range(first, self.batches)] if images else []
+        last = self.batches if stop is None else int(np.searchsorted(self._starts, stop))
+        chunks = [self._chunks(number) for number in range(first, last)] if images else []
         loaders = {
             index: batches_of(part.images, [c[index] for c in chunks if index in c], self.preprocess)
             for index, part in enumerate(self.parts)
         }
-        for number in range(first, self.batches):
+        for number in range(first, last):
             rows = self._rows(number)
             yield Batch(
                 self._load(rows, loaders) if images else torch.empty(len(rows), 0, dtype=torch.uint8),

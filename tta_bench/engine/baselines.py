@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from tta_bench.data.stream import Stream
@@ -18,8 +16,7 @@ from tta_bench.engine.guests import Kept
 from tta_bench.engine.identity import Resolved, scores_key
 from tta_bench.engine.ports import RecordStore, SourceScores
 from tta_bench.engine.prompted import own_prompts
-from tta_bench.engine.rows import source_scores
-from tta_bench.models.source import SourceModel
+from tta_bench.engine.rows import predicted
 from tta_bench.spec import Protocol
 
 SCORES_BATCH = 64
@@ -58,14 +55,7 @@ class Baselines:
             key = scores_key(self.one, self.protocol, part, alone.order_hash(), sentences)
             scores = self.kept.call(self.store.scores, key)
             if scores is None or len(scores.prediction) != len(alone):
-                scores = _predict(self.one.source, alone, logits)
+                scores = predicted(self.one.source, alone, logits)
                 self.kept.call(self.store.put_scores, key, scores)
             each.append(scores)
         return SourceScores(*(stream.in_order(column) for column in zip(*each, strict=True)))
-
-
-@torch.no_grad()
-def _predict(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
-    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
-    each = [source_scores(logits(images)) for images in batches]
-    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))

@@ -3,29 +3,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tta_bench.checks.guard import settings_kept
 from tta_bench.data.stream import Batch, Stream
-from tta_bench.engine.devices import device_peak, tells_peaks
+from tta_bench.engine.devices import MIB, device_peak, tells_peaks
 from tta_bench.engine.encoding import seeded_views
 from tta_bench.engine.feature_files import Charged
 from tta_bench.engine.features import StreamFeatures
 from tta_bench.engine.groups import grouping_pays, groups, images_at_once
 from tta_bench.engine.initial import Initial, keep_initial, read_initial
+from tta_bench.engine.inputs import charges, encoded, in_feature_space, to_device
 from tta_bench.engine.meter import Meter, cpu_peak
 from tta_bench.engine.passes import Evidence, Seen
 from tta_bench.engine.ports import RowWriter, SourceScores
 from tta_bench.engine.rows import clock_columns, score_columns
+from tta_bench.engine.shrink import free_memory, halved
 from tta_bench.engine.split import SplitBatches
+from tta_bench.engine.states import dump_state, state_bytes
 from tta_bench.engine.watch import Watch
 from tta_bench.method import Inputs, Method, ScoringMethod, State, Task
 from tta_bench.models.source import SourceModel
@@ -34,6 +38,8 @@ from tta_bench.steps import Stepped, Way, joined, shaped, step, way_of
 
 NOTHING_NOTED = Outcome()
 Scored = Callable[[Batch, torch.Tensor], None]
+AFRESH = ("image", "batch")
+"""Reset rules under which every batch starts from the initial state, so that a run may begin at any of them."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,13 @@ class Step(NamedTuple):
         batch: Its images.
         turn: Its place in this run, from 0; a resumed run counts from 0 again, as its clocks warm up again.
         reset: Whether it starts from the initial state.
+        last: Whether it is the last of this run.
     """
 
     batch: Batch
     turn: int
     reset: bool
+    last: bool
 
 
 class CellRunner:
@@ -118,24 +126,42 @@ class CellRunner:
         self.meter = Meter(job.source.device)
         self.way: Way = way_of(job.method, per_image=job.reset == "image")
         self.outcome = before
-        self.at_once: int | None = None
+        shrunk = before.out_of_memory > 0  # as before the interruption, so that no bit differs
+        self.at_once = before.images_at_once if shrunk else None
         self.charged: tuple[int, Charged] | None = None
         """Where the batch under way begins, and its features, in feature space."""
         self.labels = job.stream.labels()
 
-    def run(self, start: int = 0) -> Outcome:
-        """Run from stream position ``start``, which must be 0 unless every batch starts afresh."""
-        job = self.job
+    def run(self, start: int = 0, stop: int | None = None, state: State | None = None) -> Outcome:
+        """Run over a range of the stream whose ends are where batches begin.
+
+        Args:
+            start: First position; without a state it must be 0, unless every batch starts afresh.
+            stop: Position behind the last; None: to the end.
+            state: The state that the rows before ``start`` led to, where it is carried.
+        """
+        job, began, online = self.job, time.perf_counter(), self.job.reset not in AFRESH
         kept = None if job.initial_key is None else read_initial(job.initial_key, job.source.device)
         initial, init_ms = self._init() if kept is None else kept
-        state = initial
-        for turn, batch in enumerate(job.stream.from_row(start, images=job.features is None)):
-            reset = turn == 0 or job.reset in ("image", "batch") or (job.reset == "shift" and batch.first)
-            state = self._one(initial if reset else state, Step(batch, turn, reset))
+        fresh, computed, last = state is None, 0, len(job.stream) if stop is None else stop
+        shared = job.evidence is not None and job.evidence.known  # then no step moves the state
+        for turn, batch in enumerate(job.stream.from_row(start, stop, images=job.features is None)):
+            reset = (turn == 0 and fresh) or not online or (job.reset == "shift" and batch.first)
+            state = self._one(initial if reset else state, Step(batch, turn, reset, batch.rows.stop == last))
+            if online and not shared:
+                self.writer.keep_state(partial(dump_state, state))
+            computed += len(batch.rows)
             self.advanced(len(batch.rows))
         if job.evidence is not None and not job.evidence.known:
-            job.evidence.over(whole=start == 0)
-        return replace(self.outcome, init_ms=init_ms, init_reused=kept is not None)
+            job.evidence.over(whole=start == 0 and last == len(job.stream))
+        return replace(
+            self.outcome,
+            init_ms=init_ms,
+            init_reused=kept is not None,
+            seconds=time.perf_counter() - began,
+            computed=computed,
+            state_mib=state_bytes(state) / MIB if online and not shared else None,
+        )
 
     def _init(self) -> Initial:
         """Compute the initial state, and keep it where it depends on source data."""
@@ -154,14 +180,11 @@ class CellRunner:
         job, batch, before = self.job, now.batch, self.outcome
         if job.features is not None:
             self.charged = batch.rows.start, job.features.rows(batch.rows)
-        split = list(groups(batch, self._at_once(state, now)))
-        peaks = [self._probe(state, split[0], now)]
-        self.meter.take()
-        parts = []
-        for group in split:
-            stepped, peak = self._watched(state, self._inputs(group, batch.number), group)
-            parts.append(stepped)
-            peaks.append(peak)
+        taken = self._in_groups(state, now)
+        while taken is None:  # the device ran out of memory
+            free_memory(job.source.device)
+            taken = self._in_groups(state, now)
+        parts, peaks = taken
         seconds, stepped = self.meter.take(), joined(parts)
         self._check_source()
         warmup = now.turn == 0 and job.stream.batches > 1
@@ -175,7 +198,7 @@ class CellRunner:
         self.outcome = replace(self.outcome, finite=finite)
         columns = self._columns(stepped, batch, seconds)
         if self.charged is not None:
-            columns |= _charges(self.charged[1])
+            columns |= charges(self.charged[1])
         if self.outcome != before:
             self.noted(self.outcome)
         self.writer.append(columns | {"warmup": warmup, "reset": now.reset, "peak_mib": peak})
@@ -189,6 +212,32 @@ class CellRunner:
         if not kept.known:
             kept.peaks[row] = peak
         return kept.peaks.get(row)
+
+    def _in_groups(self, state: State, now: Step) -> tuple[list[Stepped], list[float | None]] | None:
+        """Take a step group by group, with their peak memory; None where it is to be tried with smaller groups."""
+        batch = now.batch
+        split = list(groups(batch, self._at_once(state, now)))
+        peaks = [self._probe(state, split[0], now)]
+        self.meter.take()
+        parts = []
+        try:
+            for group in split:
+                stepped, peak = self._watched(state, self._inputs(group, batch.number), group)
+                parts.append(stepped)
+                peaks.append(peak)
+        except torch.OutOfMemoryError:
+            if not self._shrink(len(split[0].rows)):
+                raise
+            return None
+        return parts, peaks
+
+    def _shrink(self, images: int) -> bool:
+        """Halve the episodes that are taken at once; the batch that a step adapts to is the protocol's, and stays."""
+        if self.job.reset != "image" or images == 1:
+            return False
+        self.at_once, times = halved(images), self.outcome.out_of_memory + 1
+        self.outcome = replace(self.outcome, out_of_memory=times, images_at_once=self.at_once)
+        return True
 
     def _check_source(self) -> None:
         if self.job.watch is not None:
@@ -238,7 +287,7 @@ class CellRunner:
             inputs = inputs._replace(views=views)
         if "features" in job.method.card.needs:
             with self.meter.phase("encode"), torch.no_grad():
-                inputs = _encoded(job.source, inputs)
+                inputs = encoded(job.source, inputs)
         return step(job.method, job.source, state, inputs, way=self.way, phase=self.meter.phase)
 
     def _scored(self, state: State, inputs: Inputs, batch: Batch, kept: Evidence) -> Stepped:
@@ -261,8 +310,7 @@ class CellRunner:
 
     def _probe(self, state: State, group: Batch, now: Step) -> float | None:
         """Repeat a step under the profiler: the first after warm-up and the last, on the CPU only."""
-        last = now.batch.rows.stop == len(self.job.stream)
-        wanted = self.job.probe_memory and (now.turn == 1 or last)
+        wanted = self.job.probe_memory and (now.turn == 1 or now.last)
         if self.job.evidence is not None and self.job.evidence.known:
             return None
         if not wanted or self.job.source.device.type != "cpu":
@@ -276,7 +324,7 @@ class CellRunner:
         if self.charged is not None:
             start, charged = self.charged
             found = charged.features[batch.rows.start - start : batch.rows.stop - start]
-            return _in_feature_space(found, job.method, self._draws(batch))
+            return in_feature_space(found, job.method, self._draws(batch))
         images = batch.images.to(source.device, non_blocking=True).to(source.dtype) / 255
         inputs = Inputs(images=images, draws=self._draws(batch))
         if "source_replay" not in job.method.card.needs:
@@ -298,11 +346,11 @@ class CellRunner:
             return method.draw(source, count, generator)
 
         if self.job.reset != "image":
-            return _to_device(draw(len(batch.rows), "step", batch.rows.start), source.device)
+            return to_device(draw(len(batch.rows), "step", batch.rows.start), source.device)
         each = [draw(1, "image", image_id) for image_id in batch.ids]
         if all(one is None for one in each):
             return None
-        return _to_device(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source.device)
+        return to_device(pytree.tree_map(lambda *leaves: torch.cat(leaves), *each), source.device)
 
     def _columns(self, stepped: Stepped, batch: Batch, seconds: dict[str, float]) -> dict[str, Any]:
         rows, count = slice(batch.rows.start, batch.rows.stop), len(batch.rows)
@@ -328,29 +376,3 @@ class CellRunner:
             teacher = score_columns(stepped.teacher, "logits")
             columns |= {f"teacher_{key}": teacher[key] for key in ("prediction", "confidence")}
         return columns
-
-
-def _encoded(source: SourceModel, inputs: Inputs) -> Inputs:
-    """Return the inputs with raw features (N, D), and those of the views (N, V, D) of which view 0 is the image."""
-    assert inputs.images is not None
-    if inputs.views is None:
-        return inputs._replace(features=source.encode(inputs.images))
-    features = torch.unflatten(source.encode(inputs.views.flatten(0, 1)), 0, inputs.views.shape[:2])
-    return inputs._replace(features=features[:, 0], view_features=features)
-
-
-def _in_feature_space(found: Tensor, method: Method, draws: Any) -> Inputs:
-    """Return inputs without images, given features (N, D), or (N, V, D) where there are views."""
-    features = found[:, 0] if found.ndim == 3 else found
-    views = None if method.view_policy() is None else found if found.ndim == 3 else found[:, None]
-    return Inputs(images=None, features=features, view_features=views, draws=draws)
-
-
-def _charges(found: Charged) -> dict[str, Any]:
-    """Return the columns of what each image is charged for its features."""
-    columns = {"encode_ms": found.encode_ms, "cached": found.cached}
-    return columns if found.view_ms is None else {**columns, "view_ms": found.view_ms}
-
-
-def _to_device(draws: Any, device: torch.device) -> Any:
-    return pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, draws)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tta_bench.data.images.views import make_views, view_numbers
 from tta_bench.engine.meter import Meter
+from tta_bench.engine.shrink import EncodedInParts
 from tta_bench.method import ViewPolicy
 from tta_bench.models.source import SourceModel
 from tta_bench.optim import widest
@@ -62,6 +63,9 @@ class Encoding(NamedTuple):
 class Encoder:
     """Encode images as one method's policy of views wants them.
 
+    Attributes:
+        parts: How many are encoded at once, where memory ran out.
+
     Args:
         source: The source model.
         policy: How views are made; None, or a single view: of the image alone.
@@ -72,7 +76,7 @@ class Encoder:
     def __init__(self, source: SourceModel, policy: ViewPolicy | None, seed: int, recipe: str) -> None:
         self.source, self.seed, self.recipe = source, seed, recipe
         self.policy = policy if policy is not None and policy.count > 1 else None
-        self._meter = Meter(source.device)
+        self._meter, self.parts = Meter(source.device), EncodedInParts()
 
     @property
     def views(self) -> int:
@@ -89,7 +93,7 @@ class Encoder:
             with self._meter.phase("view"):
                 images = seeded_views(images, ids, self.policy, self.seed, self.recipe).flatten(0, 1)
         with self._meter.phase("encode"):
-            features = source.encode(images)
+            features = self.parts(source.encode, images)
         taken = self._meter.take()
         if self.policy is not None:
             features = torch.unflatten(features, 0, (len(pixels), self.policy.count))

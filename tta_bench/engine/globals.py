@@ -21,3 +21,15 @@ def torch_settings(seed: int = 0) -> Iterator[None]:
         for name, value in CUDNN.items():
             setattr(torch.backends.cudnn, name, value)
         yield
+
+
+@contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads inside, or with as many as before."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -44,6 +44,9 @@ class _KeptWriter:
     def append(self, columns: Mapping[str, Any]) -> None:
         self._kept.call(self._writer.append, columns)
 
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        self._kept.call(self._writer.keep_state, dump)
+
     def close(self) -> None:
         self._kept.call(self._writer.close)
 
@@ -81,6 +84,11 @@ class QuietReporter:
     def cell_ended(self, label: str, status: str, detail: str = "") -> None:
         """Tell how a cell ended."""
         self._tell(self._reporter.cell_ended, label, status, detail)
+
+
+def decoder_died(error: BaseException) -> bool:
+    """Return whether a process that decodes images died; torch raises that wherever the main thread is just then."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def traceback_text(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from tta_bench.data.stream import Part, Stream, choose
 from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.split import open_split, source_data
 from tta_bench.engine.watch import Watch
-from tta_bench.errors import BadInputError, IncompatibleError, PluginError
+from tta_bench.errors import BadInputError, IncompatibleError, PluginError, TTABenchError
 from tta_bench.hyperparameters import create_method, load_plugin, plugin_method, source_hash
 from tta_bench.method import Method
 from tta_bench.models.classes import display_names
@@ -39,7 +39,7 @@ class Objects:
     """
 
     def __init__(self, live: Live | None = None, workers: int | None = None) -> None:
-        self._live, self._workers = live or Live(), workers
+        self._live, self.workers = live or Live(), workers
         self._methods: dict[str, Method] = {}
         self._files: set[PluginFile] = set()
         self._datasets: dict[tuple[str, str, str], Dataset] = {}
@@ -182,8 +182,8 @@ class Objects:
     def open(self, cell: Cell, shifts: Sequence[Shift] | None = None) -> list[ImageSource]:
         """Open the images of a cell's shifts, or of some of them, and let go of all others."""
         options: dict[str, Any] = {"bad_image": "stop", **cell.data_options}
-        if self._workers is not None:
-            options["workers"] = self._workers
+        if self.workers is not None:
+            options["workers"] = self.workers
         facts = canonical([cell.in_process.get("dataset"), cell.data_seed, cell.data_options])
         keys = [(shift, facts) for shift in (cell.each_shift() if shifts is None else shifts)]
         opened = {key: images for key, images in self._images.items() if key in keys}
@@ -193,6 +193,13 @@ class Objects:
                 opened[key] = open_checked(dataset, request)
         self._images = opened
         return [opened[key] for key in keys]
+
+    def count(self, cell: Cell) -> int | None:
+        """Return the images of a cell's stream, None where its data are not here."""
+        try:
+            return sum(len(choose(images, cell.subset, cell.seed)) for images in self.open(cell))
+        except TTABenchError:
+            return None
 
     def split(self, cell: Cell) -> ImageSource | None:
         """Return the source images of the cell's dataset where its method asks for them."""

@@ -24,6 +24,9 @@ class RowWriter(Protocol):
     def append(self, columns: Mapping[str, Any]) -> None:
         """Keep the rows of one batch, column by column."""
 
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        """Keep the state after the last batch, where its rows are safe; ``dump`` is called only then."""
+
     def close(self) -> None:
         """Keep what was appended so far; the cell can be resumed."""
 
@@ -35,17 +38,36 @@ It returns how many predictions differ from those that are kept, and writes noth
 """
 
 
+class SavedState(NamedTuple):
+    """A state of a cell under way: how many rows from the cell's start led to it, and its bytes."""
+
+    rows: int
+    content: bytes
+
+
 class RecordStore(Protocol):
     """Where cells are kept, by their content-addressed ids."""
 
     def plan(self, cells: Sequence[Cell]) -> None:
         """Note which cells a run is about to compute."""
 
-    def rows_done(self, cell: str) -> int:
-        """Return how many rows from the cell's start are safe."""
+    def rows_done(self, cell: str, first: int = 0) -> int:
+        """Return how many rows from the cell's start, at position ``first``, are safe."""
 
-    def begin(self, manifest: Manifest, *, resume: bool) -> RowWriter:
-        """Note that a cell is running and return where its rows go."""
+    def begin(self, manifest: Manifest, *, rows: int, first: int = 0) -> RowWriter:
+        """Note that a cell is running and return where its rows go, behind the ``rows`` that are kept.
+
+        Args:
+            manifest: Of the cell.
+            rows: How many rows from the start are kept; 0: none.
+            first: Position of the first row, which is not 0 in a shard.
+        """
+
+    def state(self, cell: str) -> SavedState | None:
+        """Return the last state of a cell under way whose rows are safe."""
+
+    def shard(self, cell: str, index: int, count: int) -> RecordStore:
+        """Return where one of ``count`` ranges of a cell's images is kept until all are there."""
 
     def manifest(self, cell: str) -> Manifest | None:
         """Return the last manifest of a cell, None if it was never begun."""

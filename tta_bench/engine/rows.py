@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.data.stream import Stream
 from tta_bench.engine.meter import PHASES
 from tta_bench.engine.ports import SourceScores
+from tta_bench.models.source import SourceModel
 
 TOP = 5
 
@@ -51,6 +53,14 @@ def source_scores(logits: Tensor) -> SourceScores:
     return SourceScores(columns["prediction"].astype(np.int64), columns["confidence"])
 
 
+@torch.no_grad()
+def predicted(source: SourceModel, stream: Stream, logits: Callable[[Tensor], Tensor]) -> SourceScores:
+    """Return what a source model alone says of a stream, by a function that gives its logits."""
+    batches = (batch.images.to(source.device).to(source.dtype) / 255 for batch in stream.from_row())
+    each = [source_scores(logits(images)) for images in batches]
+    return SourceScores(*(np.concatenate(column) for column in zip(*each, strict=True)))
+
+
 def clock_columns(seconds: Mapping[str, float], images: int) -> dict[str, Any]:
     """Return milliseconds per image of each phase, amortised over the step; None where a phase did not run."""
     return {f"{phase}_ms": 1e3 * seconds[phase] / images if phase in seconds else None for phase in PHASES}
@@ -69,6 +79,9 @@ class Collected:
     def append(self, columns: Mapping[str, Any]) -> None:
         """Keep the rows of one batch."""
         self.batches.append(columns)
+
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        """Keep nothing: what was collected is thrown away."""
 
     def close(self) -> None:
         """Do nothing: what was collected is thrown away."""

@@ -11,27 +11,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from tta_bench.checks.guard import settings_kept
-from tta_bench.data.images.checked import Unread
 from tta_bench.data.images.prefetch import pinned_memory
 from tta_bench.data.images.source import ImageSource
 from tta_bench.data.layouts.opening import require_one_origin
-from tta_bench.data.stream import Part, Stream
 from tta_bench.engine.baselines import Baselines
 from tta_bench.engine.cell import CellJob, CellRunner, Scored
 from tta_bench.engine.devices import chosen
 from tta_bench.engine.encoding import Encoder
+from tta_bench.engine.facts import described, other_versions, single_images, task_of, unread, with_warnings
 from tta_bench.engine.features import StreamFeatures, stream_features
-from tta_bench.engine.globals import torch_settings
-from tta_bench.engine.guests import Kept, QuietReporter, traceback_text
+from tta_bench.engine.globals import threads_set, torch_settings
+from tta_bench.engine.guests import Kept, QuietReporter, decoder_died, traceback_text
 from tta_bench.engine.hearing import Heard, warnings_heard
 from tta_bench.engine.identity import (
     MethodInfo,
     Resolved,
-    describe_method,
     is_baseline,
     make_manifest,
 )
@@ -41,11 +37,11 @@ from tta_bench.engine.meter import peak_rss_mib
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.passes import Passes
 from tta_bench.engine.ports import RecordStore, Reporter, Retime, RowWriter
+from tta_bench.engine.resume import Start, start_of
 from tta_bench.engine.rows import Collected
 from tta_bench.engine.split import SplitBatches
-from tta_bench.engine.watch import Watch
 from tta_bench.errors import Caution, PluginError
-from tta_bench.method import Method, Task
+from tta_bench.method import Method
 from tta_bench.models.source import SourceModel
 from tta_bench.registry import ANYTHING, brief
 from tta_bench.spec import Cell, Manifest, Outcome, counter_seed
@@ -53,12 +49,10 @@ from tta_bench.spec.manifest import Status
 from tta_bench.steps import check_compatible
 
 DONE = ("complete", "collapsed")
-COMPARED = ("torch", "timm", "open_clip_torch", "torchvision")
-"""Libraries whose versions may change numbers."""
+LOADERS = 3
+"""How often the images of a cell are loaded anew where a process that decodes them dies."""
 FAILS_ITS_CELLS = (PluginError,)
 """What a bad reader of images ends with; the cells of other datasets run."""
-RESTARTABLE = ("image", "batch")
-"""Reset rules under which an interrupted cell resumes at the next batch."""
 
 
 class Ended(NamedTuple):
@@ -85,6 +79,8 @@ class Session:
         force: Whether complete cells are computed again.
         retime: Keeps the times of complete cells that are timed again; None: they are not.
         probe_memory: Whether CPU memory is probed.
+        threads: Threads that torch computes with; None: as in this process.
+        shard: Which range of how many is computed of each cell; None: the whole of it.
         scored: Called with every batch and its scores, for what records do not hold.
     """
 
@@ -95,6 +91,8 @@ class Session:
     force: bool = False
     retime: Retime | None = None
     probe_memory: bool = True
+    threads: int | None = None
+    shard: tuple[int, int] | None = None
     scored: Scored | None = None
 
     def __post_init__(self) -> None:
@@ -102,19 +100,34 @@ class Session:
         self._told, self._warned = QuietReporter(self.reporter), set[tuple[str, str, str]]()
         self._heard = Heard()
         self._passes, self._timed_again = Passes(self.objects, ()), set[Path]()
+        self._scored_by = self.store  # of a shard too, the whole run's store keeps the source scores
 
-    def run(self, cells: Sequence[Cell]) -> list[Ended]:
+    def run(self, cells: Sequence[Cell], *, checked: bool = False) -> list[Ended]:
         """Run the cells in order and return how each ended; torch's global settings are as before afterwards.
+
+        Args:
+            cells: The cells.
+            checked: Whether `check` was called for them.
 
         Raises:
             TTABenchError: Before anything is computed, if a method, a model and a dataset do not fit.
         """
-        with torch_settings():
-            with warnings_heard(self._heard):
-                self._check(cells)
+        with torch_settings(), threads_set(self.threads):
+            if not checked:
+                with warnings_heard(self._heard):
+                    self._check(cells)
+                self.store.plan(cells)
             self._passes = Passes(self.objects, cells)
-            self.store.plan(cells)
             return [self._alone(cell) for cell in cells]
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Refuse cells that cannot run here, and compute nothing.
+
+        Raises:
+            TTABenchError: For the first.
+        """
+        with torch_settings(), threads_set(self.threads), warnings_heard(self._heard):
+            self._check(cells)
 
     def _alone(self, cell: Cell) -> Ended:
         """Run a cell whose numbers depend on no cell before it."""
@@ -145,26 +158,71 @@ class Session:
         if kept is not None and kept.status == "complete" and self.retime is not None and problem is None:
             return self._remeasured(one, manifest, kept, self.retime)
         if kept is not None and kept.status in DONE and not self.force:
-            self._told.cell_ended(cell.label, "reused", _other_versions(kept, manifest))
+            self._told.cell_ended(cell.label, "reused", other_versions(kept, manifest))
             return Ended(manifest.id, cell.label, "reused")
-        start = 0
-        if self.resume and cell.reset in RESTARTABLE and kept is not None and kept.status == "running":
-            start = one.stream.border(self.store.rows_done(manifest.id))
-        self._told.cell_started(cell.label, start, len(one.stream))
-        before = replace(kept.outcome, init_ms=None) if start and kept is not None else Outcome()
+        if self.shard is None:
+            return self._begin(one, manifest, kept, range(len(one.stream)), problem)
+        rows = one.stream.shard(*self.shard)
+        if not rows:  # there are fewer batches than shards
+            return Ended(manifest.id, cell.label, "complete")
+        part = self._part(manifest.id)
+        kept = part.store.manifest(manifest.id)
+        if kept is not None and kept.status in DONE and not self.force:
+            return Ended(manifest.id, cell.label, "reused")
+        return part._begin(one, manifest, kept, rows, problem)
+
+    def _part(self, cell: str) -> Session:
+        """Return the session that keeps its rows where those of a shard are kept."""
+        assert self.shard is not None
+        part = replace(self, store=self.store.shard(cell, *self.shard), shard=None)
+        part._scored_by, part._passes = self.store, self._passes
+        return part
+
+    def _begin(
+        self,
+        one: Resolved,
+        manifest: Manifest,
+        kept: Manifest | None,
+        rows: range,
+        problem: BaseException | None,
+    ) -> Ended:
+        """Compute a range of a cell, from its start or from where an interruption left it."""
+        for tried in range(LOADERS):
+            ended = self._attempt(one, manifest, kept, rows, problem, tried)
+            if ended is not None:
+                return ended
+            kept = self.store.manifest(manifest.id)
+        raise AssertionError
+
+    def _attempt(
+        self,
+        one: Resolved,
+        manifest: Manifest,
+        kept: Manifest | None,
+        rows: range,
+        problem: BaseException | None,
+        tried: int,
+    ) -> Ended | None:
+        """Compute a range of a cell; None if a process that decodes images died and another is to be tried."""
+        start = Start(rows)
+        if (self.resume or tried) and kept is not None and kept.status not in DONE:
+            start = start_of(one, self.store, manifest.id, rows)
+        self._told.cell_started(one.cell.label, start.done, len(rows))
+        before = replace(kept.outcome, init_ms=None) if start.done and kept is not None else Outcome()
         manifest = replace(manifest, started=_now(), outcome=before)
         if problem is not None:
-            return self._failed(one, self.store.begin(manifest, resume=False), manifest, problem)
-        return self._compute(one, manifest, start)
+            writer = self.store.begin(manifest, rows=0, first=rows.start)
+            return self._failed(one, writer, manifest, problem)
+        return self._compute(one, manifest, start, tried == LOADERS - 1)
 
     def _resolve(self, cell: Cell) -> tuple[Resolved, BaseException | None]:
         """Return a cell with its objects, and why it cannot run if its method or its reader fails."""
         method, source = self.objects.method(cell), self.objects.model(cell)
-        info, problem = _describe(method, source, self.objects.watch(source))
+        info, problem = described(method, source, self.objects.watch(source))
         try:
             stream, split = self.objects.stream(cell, source), self.objects.split(cell)
         except FAILS_ITS_CELLS as error:
-            stream, split, problem = _unread(cell, source), None, error
+            stream, split, problem = unread(cell, source), None, error
         cautions = (*source.cautions, *self._single_images(cell, method, source, info))
         return (
             Resolved(cell, method, self.objects.dataset(cell), source, stream, split, info, cautions),
@@ -174,29 +232,16 @@ class Session:
     def _single_images(
         self, cell: Cell, method: Method, source: SourceModel, info: MethodInfo
     ) -> tuple[str, ...]:
-        """Return the caution that a batch of one image has no statistics to adapt BatchNorm layers to, if it applies.
-
-        It is shown once per method and model.
-        """
-        layers = {layer.name for layer in source.layers if layer.kind == "batch"}
-        touched = any(name.rpartition(".")[0] in layers for name in info.adapted_tensors)
-        single = cell.batch_size == 1 and cell.reset != "image"
-        touched = touched or "batchnorm" in method.card.needs
-        if not single or not touched or is_baseline(method):
-            return ()
-        way_out = method.one_image or "take more images per step with batch_size=N"
-        caution = (
-            f"{cell.method} adapts the BatchNorm layers of {cell.model} at batch_size=1, and the statistics of one "
-            f"image say little of its domain; {way_out}"
-        )
-        where = cell.method, cell.variant, cell.model
-        if where not in self._warned:
+        """Return the caution of single images, if it applies; it is shown once per method and model."""
+        caution, where = single_images(cell, method, source, info), (cell.method, cell.variant, cell.model)
+        if caution and where not in self._warned:
             self._warned.add(where)
             warnings.warn(caution, Caution, stacklevel=2)
-        return (caution,)
+        return (caution,) if caution else ()
 
-    def _compute(self, one: Resolved, manifest: Manifest, start: int) -> Ended:
-        writer, kept = self.store.begin(manifest, resume=start > 0), Kept()
+    def _compute(self, one: Resolved, manifest: Manifest, start: Start, last: bool) -> Ended | None:
+        writer = self.store.begin(manifest, rows=start.done, first=start.rows.start)
+        kept = Kept()
         self._heard.cautions.clear()  # those before this cell are of its model, which says them itself
         try:
             with pinned_memory(wanted=one.source.device.type == "cuda"):
@@ -207,6 +252,9 @@ class Session:
         except ANYTHING as error:  # the store's own errors end the run
             if kept.failure is error:
                 raise
+            if decoder_died(error) and not last:
+                writer.close()
+                return None
             return self._failed(one, writer, manifest, error)
         status: Status = "complete" if outcome.finite else "collapsed"
         return self._end(writer, replace(manifest, outcome=outcome, status=status))
@@ -216,7 +264,7 @@ class Session:
         cell, rows = one.cell, Collected()
         self._told.cell_started(cell.label, 0, len(one.stream))
         try:
-            outcome = self._outcome(one, manifest, rows, Kept(), 0, noting=False)
+            outcome = self._outcome(one, manifest, rows, Kept(), Start(range(len(one.stream))), noting=False)
         except KeyboardInterrupt:
             raise
         except ANYTHING as error:
@@ -242,19 +290,20 @@ class Session:
         manifest: Manifest,
         writer: RowWriter,
         kept: Kept,
-        start: int,
+        start: Start,
         noting: bool = True,
     ) -> Outcome:
         """Run the steps of a cell."""
 
         def noted(outcome: Outcome) -> None:
-            if one.cell.reset in RESTARTABLE and noting:
+            if noting:
                 kept.call(self.store.note, replace(manifest, outcome=outcome))
 
         split = None if one.split is None else self._split(one, one.split)
         watch = self.objects.watch(one.source)
-        task = _task(one, split)
-        baselines = Baselines(one, manifest.protocol, self.store, kept)
+        task = task_of(one, split)
+        baselines = Baselines(one, manifest.protocol, self._scored_by, kept)
+        encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
         job = CellJob(
             method=one.method,
             source=one.source,
@@ -270,23 +319,26 @@ class Session:
             watch=watch,
             initial_key=None if split is None else initial_key(manifest, task.stream_length),
             about=one.cell.label,
-            features=self._features(one, manifest, None if noting else self._timed_again),
+            features=self._features(one, manifest, encoder, None if noting else self._timed_again),
             zero_shot=baselines.zero_shot(),
             evidence=self._passes.evidence(one.cell),
             preparing=None if split is None else self._preparing(one, len(split)),
         )
         load = LoadWatch(one.source.device)
-        outcome = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome).run(start)
+        runner = CellRunner(job, writer, self._told.advanced, noted, manifest.outcome)
+        outcome = runner.run(start.position, start.rows.stop, start.state)
         watch.check_bytes(type(one.method).__name__)
+        if encoder.parts.times:
+            times = outcome.out_of_memory + encoder.parts.times
+            outcome = replace(outcome, out_of_memory=times, views_at_once=encoder.parts.at_once)
         return replace(outcome, load=load.taken())
 
     def _features(
-        self, one: Resolved, manifest: Manifest, timed_again: set[Path] | None
+        self, one: Resolved, manifest: Manifest, encoder: Encoder, timed_again: set[Path] | None
     ) -> StreamFeatures | None:
         """Return the features of the stream where the method works on nothing else."""
         if one.method.card.inputs != "features":
             return None
-        encoder = Encoder(one.source, one.info.view_policy, one.cell.seed, one.cell.views)
         return stream_features(
             one.stream, encoder, manifest, probe=self.probe_memory, timed_again=timed_again
         )
@@ -312,57 +364,11 @@ class Session:
 
     def _end(self, writer: RowWriter, manifest: Manifest, detail: str = "") -> Ended:
         outcome = replace(manifest.outcome, peak_rss_mib=peak_rss_mib())
-        manifest = replace(_with(manifest, self._heard), finished=_now(), outcome=outcome)
+        manifest = replace(with_warnings(manifest, self._heard), finished=_now(), outcome=outcome)
         self._heard.warnings.clear()
         self.store.finish(writer, manifest)
         self._told.cell_ended(manifest.cell.label, manifest.status, detail)
         return Ended(manifest.id, manifest.cell.label, manifest.status)
-
-
-def _describe(method: Method, source: SourceModel, watch: Watch) -> tuple[MethodInfo, BaseException | None]:
-    """Return what a method says of itself, or nothing and why."""
-    try:
-        with settings_kept():
-            info = describe_method(method, source)
-        watch.check(type(method).__name__)
-        return info, None
-    except KeyboardInterrupt:
-        raise
-    except ANYTHING as error:  # whatever a method raises fails its own cell
-        return MethodInfo(), error
-
-
-def _unread(cell: Cell, source: SourceModel) -> Stream:
-    """Return the stream of a cell whose reader failed: no image of any shift."""
-    parts = [Part(shift, Unread(), np.empty(0, dtype=np.int64)) for shift in cell.each_shift()]
-    return Stream(parts, cell.batch_size, source.preprocess)
-
-
-def _with(manifest: Manifest, heard: Heard) -> Manifest:
-    """Return the manifest of a cell with what was warned of while it ran."""
-    cautions = tuple(dict.fromkeys([*manifest.notes.cautions, *heard.cautions]))
-    return replace(manifest, warnings=tuple(heard.warnings), notes=replace(manifest.notes, cautions=cautions))
-
-
-def _other_versions(kept: Manifest, now: Manifest) -> str:
-    """Return which libraries a kept cell was computed with, where they were others; empty where they are the same."""
-    other = [
-        f"{name} {kept.versions.get(name, 'none')} (now {now.versions.get(name, 'none')})"
-        for name in COMPARED
-        if kept.versions.get(name) != now.versions.get(name)
-    ]
-    return f"with {', '.join(other)}; use force to compute it again" if other else ""
-
-
-def _task(one: Resolved, split: SplitBatches | None) -> Task:
-    wants_length = "stream_length" in one.method.card.needs
-    return Task(
-        num_classes=one.source.num_classes,
-        class_names=one.source.class_names,
-        batch_size=one.cell.batch_size,
-        stream_length=len(one.stream) if wants_length else None,
-        source=split,
-    )
 
 
 def _now() -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
 from typing import IO
 
 import pyarrow as pa
@@ -43,6 +44,12 @@ class Files:
                 "give a path or install the package for that protocol"
             ) from error
         self._root = str(root).rstrip("/")
+
+    def below(self, name: str) -> Files:
+        """Return the files below a folder of these."""
+        other = copy(self)
+        other.url, other._root = self.path(name), self._full(name)
+        return other
 
     def path(self, name: str) -> str:
         """Return the path of a file as the user would type it."""
@@ -88,6 +95,13 @@ class Files:
                 "run folder with output=",
                 options=("output",),
             ) from error
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file, 0 if there is no such file."""
+        try:
+            return int(self._fs.size(self._full(name)) or 0)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
 
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a file, or None if there is no such file.
@@ -145,19 +159,50 @@ class Files:
             lambda handle: pq.write_table(table, handle, compression="zstd", write_page_checksum=True),
         )
 
-    def _write(self, name: str, fill: Callable[[IO[bytes]], object]) -> None:
+    @contextmanager
+    def table_writer(self, name: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+        """Give a function that adds tables to a parquet file, which appears when the context ends without an error.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        temporary = self._temporary(name)
+        try:
+            with self._fs.open(temporary, "wb") as handle:
+                with pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True) as writer:
+                    yield writer.write_table
+                _make_durable(handle)
+            self._move(temporary, name)
+        except OSError as error:
+            self._drop(temporary)
+            raise self._unwritable(name, error) from error
+        except BaseException:
+            self._drop(temporary)
+            raise
+
+    def _temporary(self, name: str) -> str:
+        """Return the full temporary path of a file that is written; its folder is made."""
         folder, _, last = name.rpartition("/")
         full = self._full(folder)
-        temporary = f"{full.rstrip('/')}/{temporary_name(last)}"
         try:
             self._fs.makedirs(full, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+        return f"{full.rstrip('/')}/{temporary_name(last)}"
+
+    def _drop(self, temporary: str) -> None:
+        with suppress(OSError):
+            self._fs.rm_file(temporary)
+
+    def _write(self, name: str, fill: Callable[[IO[bytes]], object]) -> None:
+        temporary = self._temporary(name)
+        try:
             with self._fs.open(temporary, "wb") as handle:
                 fill(handle)
                 _make_durable(handle)
             self._move(temporary, name)
         except OSError as error:
-            with suppress(OSError):
-                self._fs.rm_file(temporary)
+            self._drop(temporary)
             raise self._unwritable(name, error) from error
 
     def _move(self, old: str, name: str) -> None:

@@ -15,6 +15,8 @@ from tta_bench.records.files import Files
 from tta_bench.records.schema import RECORD_SCHEMA
 
 RECORDS = "records.parquet"
+GROUP_ROWS = 65_536
+"""Rows that are joined at a time, so that memory does not grow with the cell."""
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -61,14 +63,14 @@ def inspect(files: Files, cell: str, name: str) -> Part | None:
     return Part(name, table.num_rows, int(positions[0]), int(positions[-1]))
 
 
-def intact_parts(files: Files, cell: str) -> list[Part]:
-    """Return the contiguous intact parts from the first on; the joined file counts as one part."""
+def intact_parts(files: Files, cell: str, first: int = 0) -> list[Part]:
+    """Return the contiguous intact parts from position ``first`` on; the joined file counts as one part."""
     joined = inspect(files, cell, f"cells/{cell}/{RECORDS}")
-    if joined and joined.first_position == 0:
+    if joined and joined.first_position == first:
         return [joined]
     parts: list[Part] = []
     while part := inspect(files, cell, part_name(cell, len(parts))):
-        if part.first_position != sum(one.rows for one in parts):
+        if part.first_position != first + sum(one.rows for one in parts):
             break
         parts.append(part)
     return parts
@@ -89,17 +91,31 @@ def drop_after(files: Files, cell: str, keep: Sequence[Part]) -> None:
         files.remove(joined)
 
 
-def join(files: Files, cell: str, count: int) -> pa.Table:
-    """Return the first ``count`` parts of a cell as one table in position order.
+def join(files: Files, cell: str, count: int, first: int = 0) -> int:
+    """Write the first ``count`` parts of a cell as one file, part by part, and return how many rows it has.
 
     Raises:
-        StoreError: If one of them is gone or damaged.
+        StoreError: If one of them is gone or damaged, or they are not one row for each position from ``first``.
     """
-    try:
-        tables = [files.read_table(part_name(cell, index), verify=True) for index in range(count)]
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run the same "
-            "command again, and one process at a time"
-        ) from error
-    return pa.concat_tables(tables).unify_dictionaries() if tables else RECORD_SCHEMA.empty_table()
+    rows, waiting = 0, list[pa.Table]()
+    with files.table_writer(f"cells/{cell}/{RECORDS}", RECORD_SCHEMA) as write:
+        for index in range(count):
+            try:
+                table = files.read_table(part_name(cell, index), verify=True)
+            except (OSError, ValueError) as error:
+                raise StoreError(
+                    f"the {count} parts of cell {cell} in {files.url} should be readable and are not ({error}); run "
+                    "the same command again, and one process at a time"
+                ) from error
+            positions = table.column("position").to_numpy()
+            if not np.array_equal(positions, np.arange(len(positions)) + first + rows):
+                raise StoreError(
+                    f"the records of cell {cell} in {files.url} should be one for each position, and those of part "
+                    f"{index} are not; run the same command again, and one process at a time"
+                )
+            rows += table.num_rows
+            waiting.append(table)
+            if sum(table.num_rows for table in waiting) >= GROUP_ROWS or index == count - 1:
+                write(pa.concat_tables(waiting).unify_dictionaries())
+                waiting = []
+    return rows

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tta_bench.engine.ports import RowWriter, SourceScores
+from tta_bench.engine.ports import RowWriter, SavedState, SourceScores
 from tta_bench.errors import BadInputError
 from tta_bench.records.health import usable
 from tta_bench.records.store import FLUSH_SECONDS, Store
@@ -38,16 +38,26 @@ class Sink:
         """Note which cells the run is about to compute."""
         self._store.put_plan(cells, self._config)
 
-    def rows_done(self, cell: str) -> int:
+    def rows_done(self, cell: str, first: int = 0) -> int:
         """Return how many rows from the cell's start are safe."""
-        return self._store.rows_done(cell)
+        return self._store.rows_done(cell, first)
 
-    def begin(self, manifest: Manifest, *, resume: bool) -> CellWriter:
-        """Note that a cell is running and return where its rows go."""
+    def begin(self, manifest: Manifest, *, rows: int, first: int = 0) -> CellWriter:
+        """Note that a cell is running and return where its rows go, behind the ``rows`` that are kept."""
         self._store.refuse_other(manifest.id)
         # The manifest first: a cell must say that it is running before its old records go.
         self._store.write_manifest(manifest)
-        return self._store.writer(manifest.id, resume=resume, flush_seconds=self._flush_seconds)
+        return self._store.writer(
+            manifest.id, resume=rows > 0, flush_seconds=self._flush_seconds, first=first, rows=rows
+        )
+
+    def state(self, cell: str) -> SavedState | None:
+        """Return the last state of a cell under way whose rows are safe."""
+        return self._store.state(cell)
+
+    def shard(self, cell: str, index: int, count: int) -> Sink:
+        """Return where one of ``count`` ranges of a cell is kept until all are there."""
+        return Sink(self._store.shard(cell, index, count))
 
     def manifest(self, cell: str) -> Manifest | None:
         """Return the last manifest of a cell, None if it was never begun or is damaged and thus set aside."""
@@ -68,8 +78,8 @@ class Sink:
         return self._store.retime(manifest, rows)
 
     def scores(self, key: str) -> SourceScores | None:
-        """Return kept source scores."""
-        table = self._store.scores(key)
+        """Return kept source scores; None if the caller is to compute them, as no other process does."""
+        table = self._store.scores_or_claim(key)
         if table is None:
             return None
         return SourceScores(*(table.column(name).to_numpy() for name in SourceScores._fields))

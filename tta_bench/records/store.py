@@ -7,10 +7,13 @@ Layout::
     <url>/cells/<cell>/manifest.json        what was run and how it ended
     <url>/cells/<cell>/owner.json           the process that writes it, while it runs
     <url>/cells/<cell>/part-00000.parquet   records while running
+    <url>/cells/<cell>/state-00064.safetensors  the state after so many of them, where one is carried
     <url>/cells/<cell>/records.parquet      records once finished
     <url>/plans/<plan>.json                 the cells that a run was asked for
     <url>/plans/<plan>.yaml                 the options that it came from
     <url>/scores/<key>.parquet              source scores shared by the cells
+    <url>/scores/<key>.claim                the process that computes them
+    <url>/shards/<cell>/<i>-of-<n>/         ranges of a cell that are computed apart, laid out like this folder
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from tta_bench.engine.ports import SavedState
 from tta_bench.errors import DamagedError, StoreError
+from tta_bench.records.claims import found_or_claimed
 from tta_bench.records.files import Files
 from tta_bench.records.measures import different_predictions, measured_table, with_measures
 from tta_bench.records.owner import OWNER, refuse_other
@@ -33,6 +39,7 @@ from tta_bench.records.parts import RECORDS, intact_parts, part_names
 from tta_bench.records.plans import StoredPlan, put_plan, read_plans
 from tta_bench.records.process import TEMPORARY
 from tta_bench.records.schema import ADDED, RECORD_SCHEMA
+from tta_bench.records.states import last_state
 from tta_bench.records.writer import CellWriter
 from tta_bench.spec import Cell
 from tta_bench.spec.manifest import (
@@ -171,6 +178,10 @@ class Store:
         """Return the hash of the records of a finished cell, None where they are missing."""
         return self._files.sha256(f"{_folder(cell)}/{RECORDS}")
 
+    def records_bytes(self, cell: str) -> int:
+        """Return the size of the records of a finished cell, 0 where they are missing."""
+        return self._files.size(f"{_folder(cell)}/{RECORDS}")
+
     def set_aside(self, cell: str) -> str:
         """Rename the folder of a damaged cell, and return its new path.
 
@@ -188,13 +199,28 @@ class Store:
         """Write the manifest of a cell; a reader sees the old one or the new one, never half of it."""
         self._files.write(f"{_folder(manifest.id)}/{MANIFEST}", manifest.to_json())
 
-    def rows_done(self, cell: str) -> int:
-        """Return how many records from the start of a cell are intact.
+    def rows_done(self, cell: str, first: int = 0) -> int:
+        """Return how many records from the start of a cell, at position ``first``, are intact.
 
         A part that is torn or missing ends the count: it and all behind it are computed again.
         """
         _folder(cell)
-        return sum(part.rows for part in intact_parts(self._files, cell))
+        return sum(part.rows for part in intact_parts(self._files, cell, first))
+
+    def state(self, cell: str) -> SavedState | None:
+        """Return the last state of a cell under way that intact records led to, None where there is none."""
+        _folder(cell)
+        return last_state(self._files, cell)
+
+    def shard(self, cell: str, index: int, count: int) -> Store:
+        """Return where one range of a cell is kept until all are there."""
+        other = copy(self)
+        other._files = self._files.below(f"{shards_of(cell)}/{index}-of-{count}")
+        return other
+
+    def remove_shards(self, cell: str) -> None:
+        """Remove the ranges of a cell that were computed apart."""
+        self._files.remove_folder(shards_of(cell))
 
     def is_written(self, cell: str) -> bool:
         """Return whether another process of this host is writing a cell."""
@@ -221,8 +247,13 @@ class Store:
         flush_rows: int = FLUSH_ROWS,
         flush_seconds: float = FLUSH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        first: int = 0,
+        rows: int | None = None,
     ) -> CellWriter:
-        """Return a writer that continues behind the intact records of a cell, or starts it again without ``resume``."""
+        """Return a writer that continues behind the intact records of a cell, or starts it again without ``resume``.
+
+        The further arguments are those of `CellWriter`.
+        """
         _folder(cell)
         return CellWriter(
             self._files,
@@ -232,6 +263,8 @@ class Store:
             flush_rows=flush_rows,
             flush_seconds=flush_seconds,
             clock=clock,
+            first=first,
+            rows=rows,
         )
 
     def read(self, cell: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -266,7 +299,7 @@ class Store:
                 f"the records of cell {self.named(cell)} in {self.url} are damaged ({error}); run the same "
                 "command again"
             ) from error
-        return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
+        return pa.concat_tables(tables).unify_dictionaries()
 
     def retime(self, manifest: Manifest, batches: Sequence[Mapping[str, Any]]) -> int:
         """Put new times and memory in the place of a finished cell's, if its predictions are the same.
@@ -305,9 +338,14 @@ class Store:
         except (OSError, ValueError):  # a cache: what cannot be read is computed again
             return None
 
+    def scores_or_claim(self, key: str) -> pa.Table | None:
+        """Return a cached table of scores, waiting for a process that computes it; None: compute it now."""
+        return found_or_claimed(self._files, _claim_file(key), lambda: self.scores(key))
+
     def put_scores(self, key: str, table: pa.Table) -> None:
         """Keep a table of scores under a key."""
         self._files.write_table(_score_file(key), table)
+        self._files.remove(_claim_file(key))
 
     def copy_to(self, other: Store, cell: str) -> None:
         """Copy a cell with all its records to another store; its manifest comes last, as it says what is there.
@@ -339,8 +377,17 @@ def _folder(cell: str) -> str:
     return f"cells/{_checked('cell id', cell)}"
 
 
+def shards_of(cell: str) -> str:
+    """Return the folder of a cell's ranges below the store."""
+    return f"shards/{_checked('cell id', cell)}"
+
+
 def _score_file(key: str) -> str:
     return f"scores/{_checked('score key', key)}.parquet"
+
+
+def _claim_file(key: str) -> str:
+    return f"scores/{_checked('score key', key)}.claim"
 
 
 def _checked(kind: str, name: str) -> str:

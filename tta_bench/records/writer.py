@@ -17,6 +17,7 @@ from tta_bench.records.files import Files
 from tta_bench.records.owner import Owner
 from tta_bench.records.parts import RECORDS, drop_after, intact_parts, join, part_name
 from tta_bench.records.schema import RECORD_SCHEMA, REQUIRED_COLUMNS
+from tta_bench.records.states import StateFiles
 from tta_bench.spec import Manifest
 
 Column: TypeAlias = Sequence[Any] | np.ndarray[Any, Any] | str | int | float | bool | None
@@ -36,6 +37,8 @@ class CellWriter:
         flush_rows: Rows that make a part.
         flush_seconds: Seconds after which a part is written even with fewer rows.
         clock: Monotonic seconds.
+        first: Position of the cell's first row, which is not 0 in a shard.
+        rows: With ``resume``, how many rows are kept at most: whole parts; None: all that are intact.
     """
 
     def __init__(
@@ -48,14 +51,20 @@ class CellWriter:
         flush_rows: int,
         flush_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        first: int = 0,
+        rows: int | None = None,
     ) -> None:
         self._files, self._cell, self._write_manifest = files, cell, write_manifest
         self._flush_rows, self._flush_seconds, self._clock = flush_rows, flush_seconds, clock
         self._owner = Owner(files, cell)
-        parts = intact_parts(files, cell) if resume else []
+        self._first, self._states = first, StateFiles(files, cell, clock)
+        most = first + rows if rows is not None else None
+        parts = intact_parts(files, cell, first) if resume else []
+        parts = [part for part in parts if most is None or part.last_position < most]
+        self._states.remove(but=sum(part.rows for part in parts))
         drop_after(files, cell, parts)
         self._part = len(parts)
-        self._position = max((part.last_position for part in parts), default=-1)
+        self._position = max((part.last_position for part in parts), default=first - 1)
         self.rows = sum(part.rows for part in parts)
         self._pending: list[pa.RecordBatch] = []
         self._flushed_at = clock()
@@ -71,7 +80,18 @@ class CellWriter:
             StoreError: If a column is missing, unknown, of another length or of another type, or if
                 ``position`` does not grow.
         """
-        batch = build_batch({"cell": self._cell, **columns})
+        self._add(build_batch({"cell": self._cell, **columns}))
+
+    def append_table(self, table: pa.Table) -> None:
+        """Add records that were read from a store, in the order of their positions.
+
+        Raises:
+            StoreError: As `append`.
+        """
+        for batch in table.to_batches():
+            self._add(batch)
+
+    def _add(self, batch: pa.RecordBatch) -> None:
         if not batch.num_rows:
             return
         positions = batch.column("position").to_numpy()
@@ -101,6 +121,16 @@ class CellWriter:
             self._pending = []
         self._flushed_at = self._clock()
 
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        """Keep the state that the rows so far led to, if they are all written; else `close` does.
+
+        Args:
+            dump: Gives its bytes, None if it cannot be kept.
+        """
+        self._states.offer(self.rows, dump)
+        if not self._pending:
+            self._states.keep()
+
     def finish(self, manifest: Manifest) -> Manifest:
         """Join the parts into one file, write the final manifest, remove the parts.
 
@@ -121,24 +151,24 @@ class CellWriter:
         self.flush()
         status = "complete" if manifest.status == "running" else manifest.status
         final = replace(manifest, status=status, images=self.rows)
-        table = join(self._files, self._cell, self._part)
-        if not np.array_equal(table.column("position").to_numpy(), np.arange(self.rows)):
+        rows = join(self._files, self._cell, self._part, self._first)
+        if rows != self.rows:
             raise StoreError(
-                f"the records of cell {self._cell} in {self._files.url} should be one for each of {self.rows} "
-                f"positions, got {table.num_rows} records; run the same command again, and one process at a "
-                "time"
+                f"the records of cell {self._cell} in {self._files.url} should be {self.rows}, got {rows}; run the "
+                "same command again, and one process at a time"
             )
-        self._files.write_table(f"cells/{self._cell}/{RECORDS}", table)
         final = replace(final, records_sha256=self._files.sha256(f"cells/{self._cell}/{RECORDS}") or "")
         self._write_manifest(final)
         for index in reversed(range(self._part)):
             self._files.remove(part_name(self._cell, index))
+        self._states.remove()
         self._owner.release()
         return final
 
     def close(self) -> None:
-        """Write what is waiting and let go of the cell, which can be resumed."""
+        """Write what is waiting, and the state that it led to, and let go of the cell, which can be resumed."""
         self.flush()
+        self._states.keep(now=True)
         self._owner.release()
 
     def __enter__(self) -> CellWriter:

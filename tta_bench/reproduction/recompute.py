@@ -15,7 +15,7 @@ from tta_bench.data.stream import Batch
 from tta_bench.engine.machine import PACKAGES, describe_machine, versions
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.planning import plan
-from tta_bench.engine.ports import RowWriter, SourceScores
+from tta_bench.engine.ports import RowWriter, SavedState, SourceScores
 from tta_bench.engine.rows import probabilities
 from tta_bench.engine.session import Session
 from tta_bench.errors import BadInputError
@@ -38,11 +38,19 @@ class Kept:
     def plan(self, cells: Sequence[Planned]) -> None:
         """Keep no plan."""
 
-    def rows_done(self, cell: str) -> int:
+    def rows_done(self, cell: str, first: int = 0) -> int:
         """Return 0: nothing was begun before."""
         return 0
 
-    def begin(self, manifest: Manifest, *, resume: bool) -> RowWriter:
+    def state(self, cell: str) -> SavedState | None:
+        """Return None: nothing was begun before."""
+        return None
+
+    def shard(self, cell: str, index: int, count: int) -> Kept:
+        """Return this store: a recomputation has no shards."""
+        return self
+
+    def begin(self, manifest: Manifest, *, rows: int, first: int = 0) -> RowWriter:
         """Return where the rows of a cell go."""
         self.rows.append([])
         return _Rows(self.rows[-1])
@@ -75,6 +83,9 @@ class _Rows:
 
     def append(self, columns: Mapping[str, Any]) -> None:
         self._rows.append(dict(columns))
+
+    def keep_state(self, dump: Callable[[], bytes | None]) -> None:
+        """Keep nothing: no cell is resumed."""
 
     def close(self) -> None:
         """Do nothing: the rows are kept already."""

@@ -152,6 +152,12 @@ class Outcome:
         images_at_once: Images adapted at once, where each is an episode of its own.
         peak_rss_mib: Peak resident memory of the process.
         load: How busy the machine was; None where it was not noted.
+        out_of_memory: How often the device ran out of memory and fewer images or views were taken at once.
+        views_at_once: Views encoded at once, where they were fewer than there are.
+        seconds: Wall time of the images that were computed last, with loading; a resumed cell counts from there.
+        computed: How many images those were.
+        state_mib: The state that is carried from step to step, at the end; None where each step starts afresh.
+        shards: Ranges of images that were computed apart.
     """
 
     init_ms: float | None = None
@@ -161,6 +167,12 @@ class Outcome:
     images_at_once: int | None = None
     peak_rss_mib: float | None = None
     load: Load | None = None
+    out_of_memory: int = 0
+    views_at_once: int | None = None
+    seconds: float | None = None
+    computed: int = 0
+    state_mib: float | None = None
+    shards: int = 1
 
 
 @dataclass(frozen=True)

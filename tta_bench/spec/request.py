@@ -23,6 +23,7 @@ NUMBERED = ("cuda", "xpu")
 """Devices of which there can be several: cuda:1 is the second."""
 BAD_IMAGE = ("stop", "skip")
 VIEWS = ("device", "reference")
+EXECUTORS = ("local", "ray", "slurm")
 CHOSEN = ("published", "held-out", "tuned-on-test")
 ELASTIC = ("original", "imagecorruptions")
 DATA_OPTIONS = ("bad_image", "allow_incomplete", "emulate_distributed", "elastic", "frost_dir")
@@ -205,6 +206,15 @@ class Controls:
         force: Whether complete cells are computed again.
         remeasure: Whether complete cells are timed again and keep their predictions.
         memory: Whether memory is probed on the CPU.
+        executor: Where cells run: ``local``, ``ray`` or ``slurm``.
+        jobs: How many processes run cells; 1 with ``local``: this process.
+        threads: Threads that torch computes with in each of them; None: the machine's cores shared out.
+        shards: Ranges of images that cells are cut into whose batches start afresh; None: as many as keep all busy.
+        cell_timeout: Seconds of computing after which a cell, or a shard of one, is ended as failed; None: never.
+        retries: How often a cell is tried again whose process died.
+        worker_memory: MiB of memory that Ray reserves for a process; None: it reserves none.
+        ray_address: Of the Ray cluster: ``auto``, HOST:PORT, or ``local`` for one that is started for this run.
+        slurm: Parameters of submitit as NAME=VALUE.
     """
 
     output: str = option("runs", "Run folder: a path or a URL; default: runs.")
@@ -218,6 +228,31 @@ class Controls:
     memory: bool = option(
         True, "Probe peak memory on the CPU (two extra steps a cell).", flag="--memory/--no-memory"
     )
+    executor: str = option(
+        "local", "local, ray or slurm: where cells run; see docs/cluster.md.", choices=EXECUTORS
+    )
+    jobs: int = option(1, "Processes that run cells; GPUs are shared out among them.", least=1, below=2**16)
+    threads: int | None = option(
+        None, "Threads that torch computes with in each process; numbers may differ with it in the last bits.", least=1
+    )  # fmt: skip
+    shards: int | None = option(
+        None, "Ranges of images that a cell of an episodic method is cut into; default: as many as keep all busy.",
+        least=1,
+    )  # fmt: skip
+    cell_timeout: int | None = option(
+        None, "Seconds of computing after which a cell is ended as failed.", least=1
+    )
+    retries: int = option(2, "How often a cell is tried again whose process died.", least=0)
+    worker_memory: int | None = option(None, "MiB of memory that Ray reserves for each process.", least=1)
+    ray_address: str = option("auto", "Ray cluster: auto, HOST:PORT, or local to start one for this run.")
+    slurm: tuple[str, ...] = option(
+        (), "Parameter of submitit, e.g. slurm_partition=gpu or timeout_min=240; repeat for several."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could accept."""
+        for name, one in options_of(Controls).items():
+            one.check(getattr(self, name))
 
 
 def make_request(values: Mapping[str, Any], suite: SuiteUse | None = None) -> Request:
