@@ -27,10 +27,10 @@ def packages(tmp_path, monkeypatch):
         )
         lines = ["[tta_bench.methods]", *(f"{key} = {value}" for key, value in points.items())]
         (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-        registry.registered.cache_clear()
+        registry._packages.cache_clear()
 
     yield install
-    registry.registered.cache_clear()
+    registry._packages.cache_clear()
     for name in set(sys.modules) - before:
         if name.startswith("plug_"):
             del sys.modules[name]

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,9 +26,9 @@ def packages(tmp_path, monkeypatch):
     place = tmp_path / "site"
     place.mkdir()
     monkeypatch.syspath_prepend(str(place))
-    registry.registered.cache_clear()
+    registry._packages.cache_clear()
     yield place
-    registry.registered.cache_clear()
+    registry._packages.cache_clear()
     for name in [name for name in sys.modules if name.startswith("outside_")]:
         del sys.modules[name]
 
@@ -57,6 +58,10 @@ def test_every_command_uses_the_one_console():
 
 def test_data_check_prints_shifts_as_they_are(tta_bench, tmp_path, monkeypatch):
     monkeypatch.setenv("TTA_BENCH_DATA", str(tmp_path))
+    (tmp_path / "CIFAR-10-C").mkdir()
+    for corruption in ("fog", "snow", "brightness"):
+        np.save(tmp_path / "CIFAR-10-C" / f"{corruption}.npy", np.zeros((5, 32, 32, 3), np.uint8))
+    np.save(tmp_path / "CIFAR-10-C" / "labels.npy", np.zeros(5, np.int64))
     done = tta_bench("data", "check", "cifar10-c", "--severity", "1")
     for corruption in ("fog", "snow", "brightness"):
         assert f"cifar10-c:{corruption}:1:" in done.out

@@ -183,5 +183,5 @@ def test_damaged_records_are_named_and_damaged_scores_made_again(tmp_path):
         path.write_bytes(path.read_bytes()[:-9])
     assert store.scores("k") is None
     assert store.rows_done("a") == 0
-    with pytest.raises(StoreError, match=r"cell a in .* are damaged.*run the same command again"):
+    with pytest.raises(StoreError, match=r"cell a .*in .* are damaged.*run the same command again"):
         store.read("a")
