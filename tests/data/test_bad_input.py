@@ -223,7 +223,7 @@ def test_a_broken_development_kit_is_named(data):
 
 
 def test_a_severity_that_only_looks_like_a_number_is_refused():
-    with pytest.raises(BadInputError, match="must be 1 to 5, or like 1-5 or *, got '²'"):
+    with pytest.raises(BadInputError, match=r"must be 1 to 5, or like 1-5 or \*, got '²'"):
         find_dataset("pocket-c:fog:²")
 
 

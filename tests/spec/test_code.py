@@ -45,7 +45,6 @@ def folder(tmp_path, monkeypatch):
 
 def forget():
     source_hash.cache_clear()
-    registry._modules.clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.startswith("helper_")]:
         del sys.modules[name]
