@@ -320,7 +320,7 @@ def test_results_are_saved_loaded_and_shown(tmp_path):
     equal(saved.frame(), some.frame())
     assert saved.rows() == some.rows()
     assert list(results.summary()["dataset"]) == ["pocket", "pocket-sketch"]
-    assert repr(saved) == f"<Results: 1 cells in {tmp_path / 'saved'}>"
+    assert repr(saved) == f"<Results: 1 cell in {tmp_path / 'saved'}>"
     assert "accuracy" in str(results)
     assert results._repr_html_().count("<tr") == 3
     console = Console(width=100, file=io.StringIO())

@@ -94,7 +94,7 @@ def test_a_signal_ends_a_run_like_an_interruption(tmp_path, tta_bench, monkeypat
         done = tta_bench(*RUN, "--output", tmp_path / "runs")
     signal.signal(number, before)
     assert done.code == 128 + number
-    assert done.err.startswith("tta-bench: interrupted; the same command with --resume")
+    assert done.err.startswith("tta-bench: interrupted after 0 of 1 cell; the same command with --resume")
     assert "Traceback" not in done.err
     (stored,) = Store(tmp_path / "runs").manifests()
     assert stored.status == "running"
