@@ -189,13 +189,10 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
-_modules: dict[tuple[str, str], ModuleType] = {}
-
-
 def load_file(path: Path) -> ModuleType:
     """Import one Python file as a module of its own, for ``--plugin FILE`` and ``validate FILE``.
 
-    It is imported once while its bytes are the same.
+    It is imported anew each time: it, or what it imports, may have been edited.
 
     Raises:
         PluginError: If there is no such file or it cannot be imported.
@@ -204,9 +201,6 @@ def load_file(path: Path) -> ModuleType:
         raise PluginError(f"expected a Python file, got {str(path)!r}, which does not exist; check the path")
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"{PLUGIN}{place}_{path.stem}"  # two files may have one stem
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
-    if _modules.get((name, content)) is sys.modules.get(name, ...):
-        return _modules[name, content]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"expected a Python file ending in .py, got {str(path)!r}")
@@ -217,5 +211,4 @@ def load_file(path: Path) -> ModuleType:
     except FAILURES as error:
         del sys.modules[name]
         raise PluginError(f"{path} cannot be imported: {brief(error)}; fix the file") from error
-    _modules[name, content] = module
     return module

@@ -92,7 +92,7 @@ CASES = {
         "expected a Python file, got 'nowhere.py', which does not exist",
     ),
     "config file": ((*RUN, "--config", "nowhere.yaml"), "--config expects a YAML file"),
-    "describe": (("describe", "tentt"), "unknown method 'tentt'; did you mean 'tent'"),
+    "describe": (("describe", "tentt"), "unknown method or dataset 'tentt'; did you mean 'tent'"),
     "leaderboard": (("leaderboard", "nowhere"), "there is no run folder at nowhere"),
     "compare": (("compare", "nowhere", "elsewhere"), "there is no run folder at nowhere"),
     "parity": (("parity", "nowhere"), "nowhere"),
