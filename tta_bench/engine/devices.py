@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from tta_bench.errors import BadInputError
+from tta_bench.errors import BadInputError, IncompatibleError
+from tta_bench.optim import widest
 
 MIB = 2**20
 CALLED = {"cuda": "a CUDA", "mps": "an Apple", "xpu": "an Intel"}
@@ -41,6 +42,22 @@ def resolve_device(name: str) -> torch.device:
             options=("device",),
         )
     return device
+
+
+def run_device(name: str, precision: str) -> str:
+    """Return the device of a run as torch calls it.
+
+    Raises:
+        BadInputError: If it is not there.
+        IncompatibleError: If it does not have the precision.
+    """
+    device = resolve_device(name)
+    if precision == "float64" and widest(device) != torch.float64:
+        raise IncompatibleError(
+            f"device {device} has no float64; choose precision float32 or device cpu",
+            options=("precision", "device"),
+        )
+    return str(device)
 
 
 def _module(kind: str) -> Any:

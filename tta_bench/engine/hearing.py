@@ -18,7 +18,7 @@ LOUD = ("huggingface_hub",)
 """Libraries whose logs do not reach the root, but a handler of their own."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Heard:
     """What was warned of, each once.
 

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from tta_bench import registry
 from tta_bench.data.dataset import Dataset, Shift, find_dataset
-from tta_bench.engine.devices import resolve_device
+from tta_bench.engine.devices import run_device
 from tta_bench.engine.expanding import expanded
 from tta_bench.engine.live import Kind, Live
 from tta_bench.engine.rewards import check_wanted, reward_model
@@ -30,7 +28,6 @@ from tta_bench.hyperparameters import (
 )
 from tta_bench.method import Method
 from tta_bench.models.loading import family_of, file_of, is_file
-from tta_bench.optim import widest
 from tta_bench.plugins import files_behind
 from tta_bench.prompts import DATASET
 from tta_bench.spec import Cell, PluginFile, Request, digest, parse_setting, settings_for
@@ -74,7 +71,7 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
     classes = {name: cls for name, (cls, _) in files.items()}
     request = expanded(request, live, classes, lambda name: _method(request, name, classes))
     methods = _candidates(request, live, files)
-    device = _device(request)
+    device = run_device(request.device, request.precision)
     check_wanted(request.reward, {one.name: one.method for one in methods})
     for model in (*request.models, *([request.reward] if request.reward else [])):
         known = live.find("model", model) is not None or family_of(model)[0] in registry.registered("models")
@@ -95,17 +92,6 @@ def plan(request: Request, live: Live | None = None) -> list[Cell]:
         for cell in _cells(request, methods, dataset, shifts, seed, device, live)
     ]
     return list({(cell.label, str(cell.identity())): cell for cell in cells}.values())
-
-
-def _device(request: Request) -> str:
-    """Return the device of a run as torch calls it."""
-    device = resolve_device(request.device)
-    if request.precision == "float64" and widest(device) != torch.float64:
-        raise IncompatibleError(
-            f"device {device} has no float64; choose precision float32 or device cpu",
-            options=("precision", "device"),
-        )
-    return str(device)
 
 
 def _candidates(

@@ -79,6 +79,7 @@ def _answers(device: torch.device) -> dict[str, Any]:
         "current_stream": Stream,
         "Stream": Stream,
         "stream": nullcontext,
+        "device": nullcontext,
         "CUDAGraph": Graph,
         "graph": capture,
     }
