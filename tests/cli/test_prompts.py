@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_student_teacher_and_baseline_use_the_sentences_that_the_card_states(cho
     row = next(row for row in read_csv(tmp_path / "runs" / "leaderboard.csv") if row.method == "clip")
     name = {"dataset": "dataset", "single": "single", "file": "mine.txt"}[choice]
     assert (row.prompt_set, row.prompts, row.category) == (name, expected, "episodic")
-    assert "threads, torch" in row.machine
+    assert re.search(r"threads?, torch", row.machine)
     assert np.allclose(found["apm"][1]["teacher_confidence"], confidence, rtol=1e-4)
 
 

@@ -16,6 +16,7 @@ from tta_bench.reports.facts import By, Conflict, conflicts, refuse, row_groups
 from tta_bench.reports.load import StoredCell, load_cells, load_records
 from tta_bench.reports.select import parse_where
 from tta_bench.reports.summary import summarise
+from tta_bench.reports.text import counted
 from tta_bench.spec import Manifest, canonical, digest
 from tta_bench.spec.protocol import ORIGINS
 
@@ -173,7 +174,7 @@ def _joined(values: Iterable[object]) -> str:
 
 def _machine(one: StoredCell) -> str:
     machine = one.manifest.machine
-    return f"{machine.device_name}, {machine.threads} threads, torch {machine.torch_build}"
+    return f"{machine.device_name}, {counted(machine.threads, 'thread')}, torch {machine.torch_build}"
 
 
 def _noisy(manifest: Manifest) -> bool:

@@ -156,7 +156,7 @@ class OwnImages(Dataset):
 def _family(name: str, classes: Sequence[str], opens: Any) -> Dataset:
     return OwnImages(
         name=name,
-        title=f"{name}, {len(classes)} classes",
+        title=f"images of the user's own, {len(classes)} classes",
         class_names=tuple(spaced(one) for one in classes),
         open=opens,
         corruptions=COMMON + EXTRA,

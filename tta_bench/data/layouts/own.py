@@ -21,8 +21,8 @@ def own_classes(folder: Path) -> tuple[str, ...]:
     if len(found) < 2:
         names = ", ".join(entry.name for entry in found) or "none"
         raise BadInputError(
-            f"{folder} must hold one folder of images per class, two at least, got {names}{_deeper(folder, found)}; "
-            "sort the images into a folder for each class"
+            f"{folder} must hold one folder of images per class, two at least, got {names}"
+            + (_deeper(folder, found) or "; sort the images into a folder for each class")
         )
     for entry in found:
         _check_class(folder, entry)
@@ -51,8 +51,11 @@ def _check_class(folder: Path, entry: Entry) -> None:
         )
     if not any(one.image for one in inside):
         raise BadInputError(
-            f"{entry.path} must hold images of its own to be a class{_deeper(folder, [entry])}; name the folder whose "
-            "folders are the classes, or remove this one"
+            f"{entry.path} must hold images of its own to be a class"
+            + (
+                _deeper(folder, [entry])
+                or "; name the folder whose folders are the classes, or remove this one"
+            )
         )
 
 
