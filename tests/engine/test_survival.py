@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tta_bench.engine import objects
+from tta_bench.engine.baselines import Baselines
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.session import Session
 from tta_bench.engine.states import dump_state, load_state
@@ -307,7 +308,7 @@ def test_a_decoder_that_dies_is_replaced_and_its_cell_resumes(tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(fakes.Noise, "load", dying)
-        patch.setattr(Session, "_scores", lambda *arguments: None)
+        patch.setattr(Baselines, "source", lambda self: None)
         (ended,) = session(store, resume=False).run([one])
     if deaths == 3:
         assert ended.status == "failed"
