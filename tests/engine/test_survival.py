@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tta_bench.engine import objects
+from tta_bench.engine.baselines import Baselines
 from tta_bench.engine.objects import Objects
 from tta_bench.engine.session import Session
 from tta_bench.engine.states import dump_state, load_state
@@ -234,13 +235,11 @@ def test_a_full_or_read_only_disk_ends_the_run_in_one_sentence_and_keeps_what_is
     one = cell(method)
     whole, store = (Store(tmp_path / name).open(create=True) for name in ("whole", "full"))
     (expected,) = session(whole).run([one])
-    count, fs = 0, type(store._files._fs)
+    fs = type(store._files._fs)
     real = fs.open
 
     def full(self, path, mode="rb", **more):
-        nonlocal count
-        count += mode == "wb"
-        if mode == "wb" and count > 6:
+        if mode == "wb" and "part-00002" in path:
             raise OSError(number, os.strerror(number))
         return real(self, path, mode, **more)
 
@@ -248,10 +247,9 @@ def test_a_full_or_read_only_disk_ends_the_run_in_one_sentence_and_keeps_what_is
         patch.setattr(fs, "open", full)
         with pytest.raises(StoreError, match="should be writable and is not"):
             session(store).run([one])
-    rows = store.rows_done(expected.cell)
-    assert 0 < rows < 37
+    assert store.rows_done(expected.cell) == 16
     session(store).run([one])
-    assert store.manifest(expected.cell).outcome.computed <= 37
+    assert store.manifest(expected.cell).outcome.computed == 37 - 16
     assert numbers(store, expected) == numbers(whole, expected)
 
 
@@ -310,7 +308,7 @@ def test_a_decoder_that_dies_is_replaced_and_its_cell_resumes(tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(fakes.Noise, "load", dying)
-        patch.setattr(Session, "_scores", lambda *arguments: None)
+        patch.setattr(Baselines, "source", lambda self: None)
         (ended,) = session(store, resume=False).run([one])
     if deaths == 3:
         assert ended.status == "failed"
