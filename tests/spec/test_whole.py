@@ -116,7 +116,8 @@ def test_no_module_writes_a_file_of_results_in_place():
     """Only these write under another name themselves, add line by line to a log, or write what is no result."""
     own = {
         "spec/whole.py", "records/files.py", "data/acquire/archive.py", "data/acquire/download.py",
-        "data/corruptions/copying.py", "engine/initial.py", "engine/meter.py", "models/open_clip_models.py", "engine/executors/on_slurm.py",
+        "data/corruptions/copying.py", "engine/initial.py", "engine/meter.py", "models/open_clip_models.py",
+        "engine/executors/on_slurm.py",
     }  # fmt: skip
     found = set()
     for path in PACKAGE.rglob("*.py"):

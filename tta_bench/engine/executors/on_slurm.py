@@ -38,7 +38,7 @@ FOLDER = "tta-bench-slurm"
 POLL_SECONDS = 0.5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chunk:
     """The tasks of one job of the array.
 
