@@ -208,4 +208,8 @@ def _report(console: Console, output: str, ran: Ran) -> None:
             where = f"{output}/cells/{one.cell}/manifest.json"
             say(console, f"failed: {one.label}; the traceback is in {where}", style="red")
         if one.status == "differs":
-            say(console, f"not timed again: {one.label}; it no longer gives what is recorded", style="red")
+            say(
+                console,
+                f"not timed again: {one.label}; it no longer gives what is recorded, which stays",
+                style="red",
+            )
