@@ -75,7 +75,7 @@ def test_other_predictions_leave_the_cell_as_it_is(runs, tta_bench):
     done = tta_bench(*COMMAND, "--output", runs, "--remeasure")
     assert done.code == 1
     said = " ".join(done.out.split())
-    assert "differs: 1 of 60 predictions" in said
+    assert "1 of 60 predictions are not as recorded" in said
     assert "not timed again: norm" in said
     assert "it no longer gives what is recorded, which stays" in said
     assert (path.read_bytes(), path.with_name("manifest.json").read_bytes()) == before

@@ -275,7 +275,7 @@ class Session:
             kept, machine=manifest.machine, clock=manifest.clock, outcome=outcome, remeasured=_now()
         )
         differing = retime(now, rows.batches)
-        told = f"{differing} of {len(one.stream)} predictions" if differing else ""
+        told = f"{differing} of {len(one.stream)} predictions are not as recorded" if differing else ""
         status = "differs" if differing else "remeasured"
         self._told.cell_ended(cell.label, status, told)
         return Ended(kept.id, cell.label, status)
