@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from tta_bench.spec import Cell, Controls
 
 MIB = 2**20
 POLL_SECONDS = 0.2
+CONNECT_SECONDS = 10.0
 
 
 def run_on_ray(orders: Orders) -> None:
@@ -211,6 +213,9 @@ def _cluster(ray: Any, controls: Controls) -> Iterator[None]:
     more = {"num_cpus": controls.jobs * (controls.threads or 1), "include_dashboard": False} if local else {}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        host, colon, port = controls.ray_address.rpartition(":")
+        if colon and "/" not in host:  # Ray itself waits for a minute, and then ends the process
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         ray.init(address=controls.ray_address, log_to_driver=False, configure_logging=False, **more)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         problem = str(error).strip().splitlines()[0]
