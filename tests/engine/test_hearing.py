@@ -11,7 +11,7 @@ from tta_bench.data.images.prefetch import prefetch
 from tta_bench.engine import objects
 from tta_bench.engine.hearing import Heard, _Ear, warnings_heard
 from tta_bench.errors import Caution
-from tta_bench.spec.warned import KNOWN, in_our_words
+from tta_bench.spec.warned import KNOWN, in_our_words, is_idle
 from tta_bench.testing import tiny_source
 
 from . import fakes
@@ -128,3 +128,8 @@ def test_the_command_line_shows_no_raw_warning_unless_python_is_asked_for_them(m
         cli.main()
     assert len(raw) == (3 if asked else 0)
     assert capsys.readouterr().err == ("" if asked else f"tta-bench: note: {in_our_words(MISMATCH)}\n")
+
+
+def test_what_torch_says_of_its_own_future_is_not_announced():
+    assert is_idle("FutureWarning: `torch.jit.interface` is deprecated. Please use `torch.compile` instead.")
+    assert not is_idle("UserWarning: QuickGELU mismatch between final model config and pretrained tag")

@@ -174,6 +174,7 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     from tta_bench.reports.table import print_table
     from tta_bench.reports.text import counted
     from tta_bench.reports.verdicts import verdicts
+    from tta_bench.spec.warned import is_idle
 
     output = output.rstrip("/") or output
     console.print()
@@ -192,7 +193,7 @@ def _report(console: Console, output: str, ran: Ran) -> None:
     say(console, f"  {output}/plans/*.yaml             the options of each run, for --config")
     say(console, f"  {output}/leaderboard.csv          the table of the whole folder")
     manifests = ran.results.manifests()
-    warned = sum(bool(one.warnings) for one in manifests if one.id in fresh)
+    warned = sum(not all(map(is_idle, one.warnings)) for one in manifests if one.id in fresh)
     if warned:
         where = "its manifest.json" if warned == 1 else "their manifest.json files"
         say(

@@ -35,6 +35,14 @@ KNOWN: tuple[tuple[str, str], ...] = (
 )
 """What a warning says, as a regular expression, and the sentence in its place."""
 
+IDLE = (r"torch\.jit\.\w+` is deprecated", r"torch\.jit\.\w+` is not supported")
+"""Warnings of libraries about their own future, which change no number and which no user can do anything about."""
+
+
+def is_idle(text: str) -> bool:
+    """Return whether a warning is for the authors of a library alone."""
+    return any(re.search(pattern, text) for pattern in IDLE)
+
 
 def in_our_words(text: str) -> str | None:
     """Return what a user can do about a warning, None where it is not known or nothing can be done."""
