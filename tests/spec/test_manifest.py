@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import tta_bench
 from tta_bench.errors import StoreError
 from tta_bench.records.schema import ADDED, CLOCK_COLUMNS, RECORD_SCHEMA, REQUIRED_COLUMNS
 from tta_bench.records.store import Store
+from tta_bench.spec import Cell, Protocol, digest
 from tta_bench.spec.manifest import SCHEMA_VERSION, parse_manifest
 
 from ..records.synthetic import manifest  # noqa: TID252  "tests" is no installed package
@@ -129,3 +131,10 @@ def test_no_module_but_those_of_spec_reads_a_manifest_by_text_keys():
             where = f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}"
             assert name not in parts, f"{where} reads {name} by a text key"
     assert not hasattr(manifest("abc"), "__getitem__")
+
+
+def test_a_change_of_what_cells_are_known_by_raises_the_schema():
+    """Ids follow from these facts: with others, the cells of an older run folder would look damaged."""
+    facts = [one.name for one in dataclasses.fields(Cell) if not one.metadata.get("label")]
+    known = {3: "2a7011ce"}
+    assert known[SCHEMA_VERSION] == digest([facts, [one.name for one in dataclasses.fields(Protocol)]], 8)
