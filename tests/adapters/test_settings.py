@@ -62,4 +62,4 @@ def test_text_is_read_as_the_type_of_the_hyper_parameter(method, key, text, valu
 def test_text_of_another_type_is_refused_with_what_was_given(method, key, text):
     with pytest.raises(BadInputError, match=f"hyper-parameter {key} of {method}: ") as caught:
         create_method(method, {key: text})
-    assert str(caught.value).endswith(f"got {text!r}")
+    assert f"got {text!r}; write it as {key}=" in str(caught.value)

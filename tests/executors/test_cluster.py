@@ -103,6 +103,7 @@ def _until(condition, seconds=90):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_that_loses_a_node_gives_the_numbers_of_one_process_in_s3(tmp_path, cluster, s3):
     import ray
 
@@ -121,6 +122,7 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_numbers_of_one_process_in_s3(
     assert by_name(s3[0] + "/ray") == by_name(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_job_that_is_signalled_queues_itself_again_and_gives_the_numbers_of_one_process(tmp_path):
     file = tmp_path / "preempted"
     file.touch()

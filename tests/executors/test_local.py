@@ -51,6 +51,7 @@ def test_two_processes_and_shards_give_the_numbers_of_one_though_a_process_dies(
     assert {one.status for one in ran(cells, tmp_path / "runs")} == {"reused"}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_again_and_one_that_hangs_fail_their_cells_alone(tmp_path, deadly):
     file, setting = deadly
     settings = (setting, "dies.once=false")

@@ -168,6 +168,7 @@ def test_training_reads_all_images_and_their_labels():
     assert labels.tolist() == opened().labels.tolist()
 
 
+@pytest.mark.slow
 def test_the_command_trains_saves_and_writes_the_card(tmp_path):
     arguments = ["--files", str(DATA), "--steps", "2", "--seed", "5"]
     weights = []

@@ -174,7 +174,7 @@ def test_doctor_describes_what_is_here(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, done.output
     assert torch.__version__.partition("+")[0] in done.output
-    assert "3.0 MiB in 1 files" in done.output
+    assert "3.0 MiB in 1 file" in done.output
     assert "not there" in done.output
     assert "none; `tta-bench data list`" in done.output
 

@@ -22,7 +22,7 @@ def test_what_is_in_effect_is_written_and_read_back(tmp_path):
                  "pretrained: false", "output: there", "device: auto"):  # fmt: skip
         assert line in text.splitlines()
     read = read_config(path)
-    kept = {name: read.pop(name) for name in options_of(Controls)}
+    kept = {name: read.pop(name) for name in options_of(Controls) if name in read}
     assert make_request(read) == REQUEST
     assert Controls(**read_values(Controls, kept)) == Controls(output="there", memory=False)
 

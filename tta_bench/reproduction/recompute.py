@@ -112,15 +112,14 @@ class _Told:
 
 
 class _Heard:
-    """Keep the margins of every batch, and hash its pixels."""
+    """Keep the margins of every batch."""
 
     def __init__(self, output: str) -> None:
-        self._output, self.pixels = output, sha256()
+        self._output = output
         self.margins: list[Tensor] = []
 
     def __call__(self, batch: Batch, scores: Tensor) -> None:
         self.margins.append(margins_of(scores, self._output))
-        self.pixels.update(batch.images.cpu().contiguous().numpy().tobytes())
 
 
 def recompute(asked: Mapping[str, Any], started: Started = lambda _: None) -> list[Cell]:
@@ -161,8 +160,16 @@ def _cell(cell: Planned, kept: Kept, objects: Objects, started: Started) -> Cell
         weights=manifest.protocol.weights,
         images=manifest.protocol.data_hash,
         order=manifest.protocol.order_hash,
-        pixels=heard.pixels.hexdigest(),
+        pixels=_pixels(cell, objects),
     )
+
+
+def _pixels(cell: Planned, objects: Objects) -> str:
+    """Return the hash of the pixels of a cell's stream, which methods in feature space do not see."""
+    digest = sha256()
+    for batch in objects.stream(cell, objects.model(cell)).from_row():
+        digest.update(batch.images.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def margins_of(scores: Tensor, output: str) -> Tensor:
