@@ -124,7 +124,8 @@ def test_an_unwritable_folder_is_refused_for_users(tta_bench, tmp_path):
     tmp_path.chmod(0o500)
     done = tta_bench(*RUN, "--output", tmp_path / "runs")
     assert done.code == 2
-    assert "written" in done.err or "readable" in done.err
+    assert "should be writable and is not" in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_a_path_that_cannot_be_a_folder_is_refused(tta_bench, tmp_path):
