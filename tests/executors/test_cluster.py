@@ -32,8 +32,9 @@ def by_name(output):
 @pytest.fixture(scope="module")
 def s3():
     """An S3 service on this machine with one bucket; its URL, and the variables that name it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
+    pytest.importorskip("s3fs")
+    boto3 = pytest.importorskip("boto3")
+    ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -105,7 +106,7 @@ def _until(condition, seconds=90):
 
 @pytest.mark.slow
 def test_a_ray_cluster_that_loses_a_node_gives_the_numbers_of_one_process_in_s3(tmp_path, cluster, s3):
-    import ray
+    ray = pytest.importorskip("ray")
 
     file = tmp_path / "falls"
     file.touch()
@@ -124,6 +125,7 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_numbers_of_one_process_in_s3(
 
 @pytest.mark.slow
 def test_a_job_that_is_signalled_queues_itself_again_and_gives_the_numbers_of_one_process(tmp_path):
+    pytest.importorskip("submitit")
     file = tmp_path / "preempted"
     file.touch()
     settings = (f"preempted.file={file}",)
@@ -163,6 +165,7 @@ def test_a_store_in_s3_holds_resumes_and_puts_shards_together(tmp_path, s3, undi
     ],
 )
 def test_what_a_cluster_cannot_do_is_one_sentence(tmp_path, monkeypatch, controls, said):
+    pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=said):
         ran(planned(["walk"]), tmp_path / "runs", **controls)
