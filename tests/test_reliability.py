@@ -10,17 +10,17 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def tests():
+def known_tests():
     """The names of all tests."""
     texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     return {name for text in texts for name in re.findall(r"^def (test_\w+)\(", text, flags=re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "SECURITY.md"])
-def test_a_document_names_tests_that_exist(page, tests):
+def test_a_document_names_tests_that_exist(page, known_tests):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", text))
-    assert named - tests == set()
+    assert named - known_tests == set()
     rows = [
         line
         for line in text.splitlines()
@@ -30,7 +30,7 @@ def test_a_document_names_tests_that_exist(page, tests):
     assert not [row for row in rows if "`test_" not in row]
 
 
-def test_the_guide_to_clusters_names_options_that_exist(tests):
+def test_the_guide_to_clusters_names_options_that_exist():
     from tta_bench.spec import Controls, Request
     from tta_bench.spec.options import options_of
 

@@ -45,7 +45,8 @@ def read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInputError(
-            f"config expects a YAML file, got {str(path)!r}, which does not exist", options=("config",)
+            f"config expects a YAML file, got {str(path)!r}, which does not exist; check the path",
+            options=("config",),
         ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())

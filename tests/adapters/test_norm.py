@@ -96,5 +96,7 @@ def test_values_out_of_range_are_refused(values):
 
 
 def test_the_presets_are_valid():
+    assert Norm.presets
     for values in Norm.presets.values():
-        Norm(**values)
+        made = Norm(**values)
+        assert {name: getattr(made, name) for name in values} == dict(values)

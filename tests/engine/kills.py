@@ -10,6 +10,8 @@ import signal
 import time
 from typing import NamedTuple
 
+import torch
+
 from tta_bench.engine import objects
 from tta_bench.engine.session import Session
 from tta_bench.records import states
@@ -75,6 +77,7 @@ def kill(folder, planned, expected, seconds):
     """Kill a run after some seconds with SIGKILL, resume it, and compare."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # of more it would wait for ever for those that it did not inherit
         try:
             run(folder, planned)
         finally:

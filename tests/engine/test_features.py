@@ -274,8 +274,17 @@ def forked(*works):
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
+@pytest.fixture
+def one_thread():
+    """Compute on one thread: a process that is forked waits for ever for the threads that it did not inherit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @FORKS
-def test_a_process_that_is_killed_while_it_writes_leaves_nothing_that_is_used(cache, monkeypatch):
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing_that_is_used(cache, one_thread, monkeypatch):
     save = kept.save_file
 
     def killed(tensors, path, facts):
@@ -298,7 +307,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_that_is_used(ca
 
 
 @FORKS
-def test_two_processes_fill_the_cache_at_once(cache, monkeypatch):
+def test_two_processes_fill_the_cache_at_once(cache, one_thread, monkeypatch):
     first, _ = run()
     shutil.rmtree(cache)
     monkeypatch.setattr("tta_bench.engine.features.FILE_VIEWS", 8)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tta_bench.data.dataset import Dataset
 
 FAILED = 1
-ABSENT_SHOWN = 3
+ABSENT_SHOWN, LOOKED_FOR = 3, 20
+"""Shifts named of those that are not there: beside others, and where nothing is."""
 
 
 class Format(Enum):
@@ -143,10 +144,11 @@ def check(
 
 def _print_absent(console: Console, absent: Sequence[Finding], others: bool) -> None:
     """Print in one line which shifts are not there, and what helps."""
+    shown = ABSENT_SHOWN if others else LOOKED_FOR
     names = [str(one.shift) for one in absent]
-    more = f" and {len(names) - ABSENT_SHOWN} more" if len(names) > ABSENT_SHOWN else ""
-    listed = f"{', '.join(names[:ABSENT_SHOWN])}{more} not there: " if others else ""
-    _say(console, f"{listed}{absent[0].problems[0]}", "red")
+    listed = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    problem = absent[0].problems[0]
+    _say(console, f"{listed} not there: {problem}" if others else f"{problem} (looked for {listed})", "red")
 
 
 def _print_finding(console: Console, finding: Finding) -> None:

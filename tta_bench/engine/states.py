@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from tta_bench.engine.kept import checksum
 from tta_bench.method import State
 
 UNREADABLE = (SafetensorError, struct.error, KeyError, ValueError, TypeError, IndexError, RuntimeError)
@@ -42,7 +42,7 @@ def dump_state(state: State, facts: Mapping[str, str] | None = None) -> bytes | 
         return None
     tensors = {str(index): _packed(leaf) for index, leaf in enumerate(leaves)}
     places = [[leaf.device.type != "cpu", _strides(leaf)] for leaf in leaves]
-    kept = {"facts": dict(facts or {}), "shape": shape, "places": places, "sum": _sum(tensors)}
+    kept = {"facts": dict(facts or {}), "shape": shape, "places": places, "sum": checksum(tensors)}
     return bytes(save(tensors, {"state": json.dumps(kept)}))
 
 
@@ -60,7 +60,7 @@ def load_state(content: bytes, device: torch.device) -> tuple[State, dict[str, s
         (length,) = struct.unpack("<Q", content[:8])
         kept = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["state"])
         tensors = load(content)
-        if _sum(tensors) != kept["sum"]:
+        if checksum(tensors) != kept["sum"]:
             raise ValueError("its checksum is another")
         leaves = [
             _unpacked(tensors[str(index)], strides, device if moved else torch.device("cpu"))
@@ -107,12 +107,3 @@ def _unpacked(leaf: Tensor, strides: list[int] | None, device: torch.device) -> 
     if strides is None:
         return leaf.to(device)
     return torch.empty_strided(leaf.shape, strides, dtype=leaf.dtype, device=device).copy_(leaf)
-
-
-def _sum(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
