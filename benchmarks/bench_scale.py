@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several processes gain, and what cells, resumes and tables of many cells cost."""
+"""The gain of several processes, and the cost of cells, resumes and tables of many cells."""
 
 import statistics
 import subprocess

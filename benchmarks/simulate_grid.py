@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the full grid spreads over many GPUs: the executors' own schedule, with recorded costs, in simulated time.
+"""The full grid over many GPUs: the executors' own schedule, with recorded costs, in simulated time.
 
 60 methods x 75 cells of ImageNet-C (15 corruptions at 5 severities) x 50,000 images. What a method costs beside the
 bare source model is what it cost on pocket-c (``results/pocket/online.csv``); a method without a recorded cost takes

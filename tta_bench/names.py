@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands for several names: ``rpl,tent``, ``pocket-*``, ``@online``; and names that nothing is registered under.
+"""Patterns that stand for several names (``rpl,tent``, ``pocket-*``, ``@online``), and names that are not registered.
 
 Nothing here imports torch, so that a mistyped name is answered at once.
 """

@@ -30,7 +30,7 @@ ANYTHING = (BaseException,)
 
 
 class FilePoint(NamedTuple):
-    """What a plug-in file calls by a name; it stands where an entry point would.
+    """A named object of a plug-in file, in place of an entry point.
 
     Attributes:
         name: The name.
@@ -192,7 +192,7 @@ def _source(module: str) -> Path | None:
 def load_file(path: Path) -> ModuleType:
     """Import one Python file as a module of its own, for ``--plugin FILE`` and ``validate FILE``.
 
-    It is imported anew each time: it, or what it imports, may have been edited.
+    It is imported again each time: it, or what it imports, may have been edited.
 
     Raises:
         PluginError: If there is no such file or it cannot be imported.

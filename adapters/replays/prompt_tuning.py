@@ -16,7 +16,7 @@ from tta_bench.method import Inputs, SourceModel, State, Task
 from tta_bench.parity.vlm_case import Undetermined, VlmCase, course, method
 
 NUDGES, NUDGE = 2, 1e-12
-"""How often, and by how much, source statistics are moved to see what rounding decides."""
+"""Number and size of the changes to source statistics that show what rounding decides."""
 
 
 def shared(case: VlmCase, selection: str = "selection_p") -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a shell may complete: the registered names, also behind a comma."""
+"""Shell completion of the registered names, also behind a comma."""
 
 from __future__ import annotations
 

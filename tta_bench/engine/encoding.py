@@ -18,7 +18,7 @@ from tta_bench.optim import widest
 from tta_bench.spec import counter_seed
 
 SIZES = (1, 8, 64)
-"""How many images or views may be encoded at once."""
+"""Numbers of images or views that may be encoded at once."""
 
 
 def seeded_views(images: Tensor, ids: Sequence[str], policy: ViewPolicy, seed: int, recipe: str) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long cells will take, from what like cells of a store took: the nearest of them, and how far that was off."""
+"""Estimates of how long cells will take, from the nearest finished cells of a store, with the error on past cells."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LIKENESS: tuple[tuple[str, Callable[[Cell], tuple[object, ...]]], ...] = (
     ("the same method and model", lambda cell: _method(cell)),
     ("the same method", lambda cell: (cell.method, cell.device, cell.precision)),
 )
-"""What makes a cell like another, from the nearest on; the variant counts where there is one of the same."""
+"""Criteria that make a cell like another, strictest first; the variant counts where there is one of the same."""
 
 
 class Past(NamedTuple):
-    """What a finished cell took.
+    """The cost of a finished cell.
 
     Attributes:
         cell: The cell.
@@ -68,7 +68,7 @@ def estimate(cell: Cell, past: Sequence[Past]) -> Estimate:
 
 
 class PastError(NamedTuple):
-    """How far the estimates of finished cells were off, each from all others.
+    """The error of the estimates of finished cells, each from all others.
 
     Attributes:
         cells: How many could be estimated.

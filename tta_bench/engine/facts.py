@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a cell besides its numbers: what its method says of itself, its task, warnings, other versions."""
+"""Facts about a cell besides its numbers: its method's description, its task, warnings, other versions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LOUD = ("huggingface_hub",)
 
 @dataclass(frozen=True)
 class Heard:
-    """What was warned of, each once.
+    """Warnings and cautions, each once.
 
     Attributes:
         warnings: Of libraries and plug-ins.

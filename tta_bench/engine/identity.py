@@ -24,7 +24,7 @@ from tta_bench.spec.manifest import Clock
 from tta_bench.spec.protocol import ORIGINS
 
 UNKNOWN_ORDER = "the first of the reader"
-"""What the first images are where a reader does not say it."""
+"""The arrangement of the first images where a reader does not state it."""
 TIMER = "time.perf_counter, synchronised with the device at both ends"
 
 

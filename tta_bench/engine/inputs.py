@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step is given: features in the place of images, draws on the device, and what features are charged."""
+"""Inputs of a step: features in place of images, draws on the device, and the time charged for features."""
 
 from __future__ import annotations
 

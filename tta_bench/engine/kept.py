@@ -44,7 +44,7 @@ class Kept(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is removed together.
+    """Files that are removed together.
 
     Attributes:
         kind: One of `KINDS`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cache folder holds, for people: of what each entry is, and which files are not what was written."""
+"""The cache folder's contents for people: the origin of each entry, and the files that are not what was written."""
 
 from __future__ import annotations
 

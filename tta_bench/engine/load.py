@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How busy the machine is while a cell is timed: load average, waiting for a processor, and the GPU's clock."""
+"""Load of the machine while a cell is timed: load average, waiting for a processor, and the GPU's clock."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SHARE = 1 / 8
 
 
 class Seen(NamedTuple):
-    """What one step saw.
+    """The evidence of one step.
 
     Attributes:
         evidence: From `ScoringMethod.observe`.
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 class Evidence:
-    """What the steps of one pass saw, and the memory that was probed, by the row that a step begins with.
+    """The evidence of one pass and its probed memory, by the first row of each step.
 
     Attributes:
         known: Whether the pass is over, so that cells only score.

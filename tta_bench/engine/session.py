@@ -50,9 +50,9 @@ from tta_bench.steps import check_compatible
 
 DONE = ("complete", "collapsed")
 LOADERS = 3
-"""How often the images of a cell are loaded anew where a process that decodes them dies."""
+"""Most attempts to load the images of a cell where a process that decodes them dies."""
 FAILS_ITS_CELLS = (PluginError,)
-"""What a bad reader of images ends with; the cells of other datasets run."""
+"""Exceptions of a bad reader of images; the cells of other datasets run."""
 
 
 class Ended(NamedTuple):

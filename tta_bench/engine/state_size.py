@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large the state is that a method carries from step to step, on its default model."""
+"""Size of the state that a method carries from step to step, on its default model."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tta_bench.engine.kept import checksum
 from tta_bench.method import State
 
 UNREADABLE = (SafetensorError, struct.error, KeyError, ValueError, TypeError, IndexError, RuntimeError)
-"""What reading a damaged state may raise."""
+"""Exceptions raised when a damaged state is read."""
 
 
 def state_bytes(state: State) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a grid of hyper-parameters to cells: each point on every stream, marked as tuned on test labels."""
+"""Cells of a grid of hyper-parameters: each point on every stream, marked as tuned on test labels."""
 
 from __future__ import annotations
 

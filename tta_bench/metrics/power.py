@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many images a paired comparison needs, and how small a difference so many images can show."""
+"""Power of a paired comparison: the images it needs, and the smallest difference that so many can show."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Index = int | tuple[int, ...]
 
 
 class Outputs(NamedTuple):
-    """What is known of a classifier's outputs.
+    """Facts about a classifier's outputs.
 
     Attributes:
         size: How many there are.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model expects of an image, where the user says it instead of the model's library."""
+"""The images a model expects, where the user states it instead of the model's library."""
 
 from __future__ import annotations
 

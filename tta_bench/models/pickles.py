@@ -24,7 +24,7 @@ MALFORMED = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     ImportError, ArithmeticError, MemoryError, RecursionError, AssertionError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""What torch and pickle raise on files that are damaged or are no checkpoints."""
+"""Exceptions of torch and pickle on files that are damaged or are no checkpoints."""
 
 
 def harmless() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -34,7 +34,7 @@ from tta_bench.steps import size, step
 
 
 class Undetermined(NamedTuple):
-    """What a method gave where rounding decides part of it.
+    """A method's results where rounding decides part of them.
 
     Attributes:
         arrays: By golden array name.

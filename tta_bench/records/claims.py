@@ -15,7 +15,7 @@ from tta_bench.records.process import born, runs
 
 T = TypeVar("T")
 WAIT_SECONDS = 600.0
-"""How long a claim of another host is waited for; of this host's processes it is known whether they still run."""
+"""Seconds to wait for a claim of another host; whether a process of this host still runs is known."""
 POLL_SECONDS = 0.05
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the finished cells of a store took."""
+"""Recorded costs of the finished cells of a store."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of what was planned is there: cells of a row, and of whole run folders."""
+"""Completeness of rows and run folders: the cells that are there out of those planned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CODE = {"method_hash", "plugin_code"}
 
 
 class Coverage(NamedTuple):
-    """What was planned and what is there.
+    """The cells that were planned and those that are there.
 
     Attributes:
         rows: The planned cells of each row, by identity; the key is that of `row_of`.

@@ -67,7 +67,7 @@ class Crew:
         self._whole = self._progress.add_task("all", total=self._total, speed="")
 
     def task_started(self, worker: str, task: Task) -> None:
-        """Begin the bar of a worker anew."""
+        """Restart the bar of a worker."""
         self._fresh[task.number] = time.monotonic(), 0
         if worker in self._bars:
             self._progress.remove_task(self._bars[worker])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies where: the run folders below a folder, and the cells of run folders with their names and ids."""
+"""Inventory: the run folders below a folder, and the cells of run folders with their names and ids."""
 
 from __future__ import annotations
 

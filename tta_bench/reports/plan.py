@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is going to do: its cells, images, disk and hours, from what like cells took."""
+"""The plan of a run: its cells, images, disk and hours, estimated from like cells."""
 
 from __future__ import annotations
 

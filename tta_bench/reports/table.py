@@ -90,7 +90,7 @@ def _lettered(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 
 class Content(NamedTuple):
-    """What a table says, apart from any layout.
+    """The content of a table, apart from any layout.
 
     Attributes:
         shared: What all rows share.

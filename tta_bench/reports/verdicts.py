@@ -40,7 +40,7 @@ class Judged(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What is known of the methods on one model and dataset, the largest gain first."""
+    """The methods on one model and dataset, the largest gain first."""
 
     model: str
     dataset: str

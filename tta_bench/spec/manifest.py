@@ -106,7 +106,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy the machine was while a cell was timed; None where the system does not tell.
+    """The load of the machine while a cell was timed; None where the system does not report it.
 
     Attributes:
         before: Processes that were ready to run over the minute before.

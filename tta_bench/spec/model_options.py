@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user says of a model of their own: its outputs and what it expects of an image. No torch."""
+"""Options for a user's own model: its outputs and the images it expects. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What holds for the models of a run in place of what their libraries know.
+    """Overrides for the models of a run, in place of their libraries' settings.
 
     Attributes:
         num_classes: Outputs of a model whose weights are read from a file; None: as many as the file has.

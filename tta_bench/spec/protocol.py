@@ -16,7 +16,7 @@ Scope = Literal["table", "shift", "seed", "column"]
 none, because a column shows it."""
 MASK = tuple[int | tuple[int, ...], ...]
 INCOMPLETE = ", incomplete: "
-"""What an origin says before how many of its images are there."""
+"""The text of an origin before the number of its images that are there."""
 ORIGINS = "; "
 """Between the origins of several shifts of one stream."""
 

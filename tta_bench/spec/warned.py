@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user can do about warnings of libraries that are known, in our words."""
+"""Known warnings of libraries, and what a user can do about them, in our words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KNOWN: tuple[tuple[str, str], ...] = (
         "models are fetched from the hub without an account, which it slows down; set HF_TOKEN",
     ),
 )
-"""What a warning says, as a regular expression, and the sentence in its place."""
+"""The text of a warning, as a regular expression, and the sentence in its place."""
 
 IDLE = (r"torch\.jit\.\w+` is deprecated", r"torch\.jit\.\w+` is not supported")
 """Warnings of libraries about their own future, which change no number and which no user can do anything about."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What torch answers about a device that is only pretended: its properties, generators, streams and graphs."""
+"""Stubs for torch's queries about a pretended device: its properties, generators, streams and graphs."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ from tta_bench.engine.executors.task import Answer, Event, Setup, Task, Work
 PATIENCE = 10.0
 """Seconds that a worker has to keep its rows when it is asked to stop."""
 STOP = getattr(signal, "SIGUSR1", signal.SIGTERM)
-"""What asks a worker to stop; a terminal or SLURM signals all processes of a group, and the driver decides."""
+"""Signals that ask a worker to stop; a terminal or SLURM signals all processes of a group, and the driver decides."""
 LEFT_TO_THE_DRIVER = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")
     if getattr(signal, name, STOP) != STOP
 )
 TELLING_SECONDS = 0.2
-"""How often a worker tells of its images."""
+"""Seconds between a worker's reports of its images."""
 
 
 class Lane:

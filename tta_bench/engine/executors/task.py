@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is handed to a process that runs cells, and what comes back: plain values that can be pickled."""
+"""Tasks for processes that run cells, and their answers: plain values that can be pickled."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def refused(error: TTABenchError) -> Refused:
 
 
 class Answer(NamedTuple):
-    """How a task ended, or why it was refused.
+    """The end of a task, or the reason why it was refused.
 
     Attributes:
         ended: How it ended; without an id if it died before it had one.
@@ -79,7 +79,7 @@ class Answer(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What all tasks of a run share.
+    """Settings shared by all tasks of a run.
 
     Attributes:
         controls: How it is carried out.
@@ -138,7 +138,7 @@ class Team(Protocol):
 
 
 class Orders(NamedTuple):
-    """What an executor carries out.
+    """The orders that an executor carries out.
 
     Attributes:
         cells: In the order of the plan.
