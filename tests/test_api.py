@@ -323,6 +323,7 @@ def test_results_are_saved_loaded_and_shown(tmp_path):
     assert repr(saved) == f"<Results: 1 cell in {tmp_path / 'saved'}>"
     assert "accuracy" in str(results)
     assert results._repr_html_().count("<tr") == 3
+    assert "demonstration" in results._repr_html_()
     console = Console(width=100, file=io.StringIO())
     console.print(results)
     assert "pocket-sketch" in console.file.getvalue()

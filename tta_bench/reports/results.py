@@ -22,25 +22,12 @@ from tta_bench.reports.load import load_cells
 from tta_bench.reports.pairing import Comparison
 from tta_bench.reports.pareto import Cost, Front, fronts
 from tta_bench.reports.table import print_table
+from tta_bench.reports.table_files import html
 from tta_bench.reports.text import PLAIN_WIDTH, counted, report_console
 from tta_bench.reports.verdicts import Verdict, verdicts
 from tta_bench.reports.versus import compare_methods
 from tta_bench.spec import Manifest
 from tta_bench.spec.texts import masked, visible
-
-SHOWN = (
-    "method",
-    "variant",
-    "model",
-    "dataset",
-    "shifts",
-    "images",
-    "accuracy",
-    "gain",
-    "ms_p50",
-    "peak_mib",
-)
-"""Columns of the table in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +189,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
-        table = self.summary(allow_mixed=True)[list(SHOWN)]
-        return str(table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0))
+        return html(self.rows(allow_mixed=True))
 
 
 def _safe(text: str) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
+from html import escape
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -26,6 +27,29 @@ def markdown(rows: Sequence[Row]) -> str:
         rules = ["---:" if number else "---" for number in content.numbers]
         lines += [_line(content.titles), _line(rules), *map(_line, content.cells), ""]
     return "\n".join([*lines, *(f"{note}  " for note in content.notes)]).rstrip() + "\n"
+
+
+def html(rows: Sequence[Row]) -> str:
+    """Return rows as the HTML of a table, with what all share above it and the notes of the printed one below."""
+    content = table_content(rows)
+    sides = ["right" if number else "left" for number in content.numbers]
+    lines = [f"<p>{_escaped(content.shared)}</p>"] if content.shared else []
+    if content.titles:
+        body = (_html_row("td", cells, sides) for cells in content.cells)
+        lines += ["<table>", _html_row("th", content.titles, sides), *body, "</table>"]
+    return "\n".join([*lines, f"<p>{'<br>'.join(map(_escaped, content.notes))}</p>"])
+
+
+def _html_row(kind: str, cells: Sequence[str], sides: Sequence[str]) -> str:
+    inner = (
+        f'<{kind} style="text-align: {side}">{_escaped(cell)}</{kind}>'
+        for side, cell in zip(sides, cells, strict=True)
+    )
+    return f"<tr>{''.join(inner)}</tr>"
+
+
+def _escaped(text: str) -> str:
+    return escape(visible(masked(text)))
 
 
 def _line(cells: Sequence[str]) -> str:

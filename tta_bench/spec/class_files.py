@@ -26,10 +26,9 @@ def read_class_names(given: Any) -> Any:
     Raises:
         BadInputError: If the file cannot be read or does not name outputs 0 to N - 1.
     """
-    alone = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
-    if not isinstance(alone, str | PathLike):
+    path = _path(given)
+    if path is None:
         return given
-    path = Path(alone).expanduser()
     text = _text(path, "class_names")
     if path.suffix.lower() == ".json":
         names = named_outputs(_json(path, text, "class_names"))
@@ -44,6 +43,12 @@ def read_class_names(given: Any) -> Any:
             f"{path} must name the outputs of a model, one per line, two at least, got {len(names)}; complete it"
         )
     return names
+
+
+def _path(given: Any) -> Path | None:
+    """Return the file that was named, alone or as the only one of a list; None if none was."""
+    alone = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    return Path(alone).expanduser() if isinstance(alone, str | PathLike) else None
 
 
 def named_outputs(content: Any) -> tuple[str, ...] | None:
@@ -73,10 +78,9 @@ def read_class_map(given: Any) -> Any:
     """
     if isinstance(given, Mapping):
         return {str(key): _output(value) for key, value in given.items()}
-    alone = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
-    if not isinstance(alone, str | PathLike):
+    path = _path(given)
+    if path is None:
         return given
-    path = Path(alone).expanduser()
     text = _text(path, "class_map")
     if path.suffix.lower() == ".json":
         content = _json(path, text, "class_map")

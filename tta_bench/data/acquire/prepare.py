@@ -71,11 +71,7 @@ def get(
     try:
         (root / ARCHIVES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInputError(
-            f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with "
-            "root=",
-            options=("root",),
-        ) from error
+        raise _unwritable(root, error) from error
     for download in downloads:
         target = root / download.into
         done = root / ARCHIVES / f"{download.file}.done"
@@ -130,11 +126,7 @@ def free_bytes(root: Path) -> int:
     try:
         return shutil.disk_usage(above).free
     except OSError as error:
-        raise BadInputError(
-            f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with "
-            "root=",
-            options=("root",),
-        ) from error
+        raise _unwritable(root, error) from error
 
 
 def check_room(downloads: Sequence[Download], root: Path) -> None:
@@ -167,3 +159,10 @@ def total_size(downloads: Sequence[Download]) -> str:
     known = in_words(size) if size else ""
     more = f"{unknown} file{'s' if unknown > 1 else ''} of unpublished size" if unknown else ""
     return " and ".join(part for part in (known, more) if part)
+
+
+def _unwritable(root: Path, error: OSError) -> BadInputError:
+    return BadInputError(
+        f"the data folder must be one that can be written, got {root} ({error.strerror}); choose another with root=",
+        options=("root",),
+    )
